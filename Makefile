@@ -1,0 +1,54 @@
+# Everything here works on a fresh clone: what a target needs is installed first, into .venv, at the pinned versions.
+
+PYTHON ?= $(shell for name in python3.11 python3; do $$name -c "" 2>/dev/null && echo $$name && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+SUBPACKAGES := $(filter-out core,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
+BUNDLE := build/testbed.aurora
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint types fix clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+
+demo: $(VENV)/installed-export,cpu  ## build a bundle from the testbed's checkpoint, then answer questions about its clips
+	@$(BIN)/python testbed/demo.py --bundle $(BUNDLE)
+
+test: $(VENV)/installed-dev  ## run the fast tests (no GPU, no network)
+	@echo "==> pytest: every test that is neither slow nor needs a GPU"
+	@$(BIN)/pytest -m "not slow and not gpu"
+
+lint: $(VENV)/installed-dev  ## check style and format
+	@echo "==> ruff: rules and format"
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+
+# mypy finds packages by folder name, and core/ is not called aurora_export: build/types holds links that are.
+types: $(VENV)/installed-dev  ## check types
+	@echo "==> mypy"
+	@rm -rf build/types && mkdir -p build/types/aurora_export
+	@cd build/types/aurora_export && ln -s $(addprefix ../../../,core/* $(SUBPACKAGES)) .
+	@$(BIN)/mypy build/types/aurora_export testbed
+
+fix: $(VENV)/installed-dev  ## mend what the linter and formatter can
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+clean:  ## remove everything that was built or installed here
+	rm -rf build dist $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+$(BIN)/python:
+	@echo "==> $(PYTHON): new virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamp is renewed when the pins or the requirements change; % is the list of extras.
+$(VENV)/installed-%: setup.py constraints.txt | $(BIN)/python
+	@echo "==> installing aurora-export[$*] and its pinned requirements into $(VENV)"
+	@$(PIP_INSTALL) setuptools
+	@PYTHONWARNINGS=ignore $(PIP_INSTALL) --no-build-isolation --editable '.[$*]'
+	@touch '$@'

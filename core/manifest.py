@@ -1,0 +1,231 @@
+"""The bundle's manifest: what is in the bundle, and the digests that are checked before any file is opened.
+
+Format and version list: docs/BUNDLE.md. A bundle may come from a stranger: nothing here opens a file that the
+manifest does not name, follows a link, or leaves the bundle's folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from pydantic import Field, ValidationError, field_validator
+
+from aurora_export.config import AuroraConfig, Section
+from aurora_export.contract import GraphSpec
+from aurora_export.errors import IncompatibleError, IntegrityError
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = "1.0"
+"""major.minor: another major is refused; a newer minor is read with a warning, its unknown keys left out."""
+
+MAX_MANIFEST_BYTES = 16 * 2**20
+HASH_BLOCK_BYTES = 4 * 2**20
+ROLES = ("vision", "language", "embeddings", "vocabulary", "selfcheck")
+"""Files that every bundle names, whatever they are called."""
+
+STATE_ROLES = ("vision", "language", "embeddings", "vocabulary")
+"""Files that decide what a saved state means: they make the fingerprint."""
+
+_log = logging.getLogger(__name__)
+
+
+class FileEntry(Section):
+    """Size in bytes and SHA-256 of one file."""
+
+    size: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class Measured(Section):
+    """One error that the build measured against the reference, and the limit it was held to."""
+
+    error: float
+    limit: float
+    metric: str
+
+
+class Verification(Section):
+    """What the build compared before it finished."""
+
+    outputs: dict[str, Measured]
+    merge_flips: int = Field(ge=0, description="patches that another token took than in the reference")
+    n_frames: int = Field(ge=0)
+    n_tokens: int = Field(ge=0)
+
+
+class Manifest(Section):
+    """manifest.json. Unknown keys are refused."""
+
+    schema_version: str = SCHEMA_VERSION
+    name: str
+    created: str = Field(description="UTC, ISO 8601")
+    source: dict[str, str] = Field(description="what the checkpoint was: layout, files, dtypes")
+    precision: Literal["fp32"]
+    config: AuroraConfig
+    contract: dict[str, GraphSpec]
+    files: dict[str, str] = Field(description="role -> path inside the bundle")
+    digests: dict[str, FileEntry] = Field(description="every file of the bundle but this one")
+    layer_outputs: dict[str, list[str]] = Field(description="graph -> names of the residual stream after each block")
+    tools: dict[str, str] = Field(description="versions of the packages that built it")
+    verification: Verification
+
+    @field_validator("files")
+    @classmethod
+    def _check_files(cls, files: dict[str, str]) -> dict[str, str]:
+        if set(files) != set(ROLES):
+            raise ValueError(f"roles are {', '.join(ROLES)}; found {', '.join(sorted(files)) or 'none'}")
+        return files
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the model as a state sees it: SHA-256 over config, precision and the model's files."""
+        folders = tuple(str(PurePosixPath(self.files[role]).parent) + "/" for role in STATE_ROLES)
+        identity = {
+            "config": self.config.model_dump(mode="json"),
+            "precision": self.precision,
+            "digests": {path: entry.sha256 for path, entry in self.digests.items() if path.startswith(folders)},
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(bundle: Path) -> Manifest:
+    """Read and validate a bundle's manifest; no other file is opened.
+
+    Raises IntegrityError that names file, key and what is wrong, or IncompatibleError for another major version.
+    """
+    path = bundle / MANIFEST_NAME
+    hint = "a bundle is a folder made by `aurora-export build`; build it again if it was damaged"
+    if not bundle.exists():
+        raise IntegrityError(f"{bundle}: no such bundle", hint=hint)
+    if not path.is_file() or path.is_symlink():
+        raise IntegrityError(f"{bundle}: has no {MANIFEST_NAME}", hint=hint)
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise IntegrityError(f"{path}: {path.stat().st_size} bytes, over the limit of {MAX_MANIFEST_BYTES}", hint=hint)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path}: not valid JSON: {error}", hint=hint) from error
+    if not isinstance(content, dict):
+        raise IntegrityError(f"{path}: expected a JSON object, found {type(content).__name__}", hint=hint)
+    content = _known_keys(path, content)
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the manifest"
+        message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        raise IntegrityError(f"{path}: {where}: {message}", hint=hint) from error
+    for relative in (*manifest.files.values(), *manifest.digests):
+        check_relative_path(relative, named_in=path)
+    for role, relative in manifest.files.items():
+        if relative not in manifest.digests:
+            raise IntegrityError(f"{path}: files.{role}: {relative} has no digest", hint=hint)
+    return manifest
+
+
+def _known_keys(path: Path, content: dict[str, object]) -> dict[str, object]:
+    """Refuse another major version; of a newer minor one, leave out the keys that this version does not know."""
+    found = str(content.get("schema_version", "missing"))
+    major, _, minor = found.partition(".")
+    known_major, _, known_minor = SCHEMA_VERSION.partition(".")
+    if major != known_major or not minor.isdigit():
+        raise IncompatibleError(
+            f"{path}: schema_version is {found}; this version reads {known_major}.x",
+            hint="build the bundle again, or install the version of aurora-export that made it",
+        )
+    if int(minor) <= int(known_minor):
+        return content
+    unknown = sorted(set(content) - set(Manifest.model_fields))
+    _log.warning("%s: schema_version %s is newer than %s; keys left out: %s", path, found, SCHEMA_VERSION, unknown)
+    return {key: value for key, value in content.items() if key not in unknown}
+
+
+def check_relative_path(relative: str, *, named_in: Path) -> None:
+    """Refuse a path that could leave the bundle. Raises IntegrityError."""
+    parts = relative.split("/")
+    if "\\" in relative or ":" in relative or "\0" in relative or any(part in ("", ".", "..") for part in parts):
+        raise IntegrityError(
+            f"{named_in}: {relative!r} is not a plain path inside the bundle",
+            hint="do not use this bundle: a path that leaves its folder is a sign of tampering",
+        )
+
+
+def verify_files(bundle: Path, manifest: Manifest, progress: Callable[[str, int], None] | None = None) -> None:
+    """Check that the bundle holds exactly the manifest's files: names and sizes first, then SHA-256 of each.
+
+    progress: called with a file's relative path and the bytes of it that were read since the last call.
+    Raises IntegrityError that names the file, what was expected and what was found.
+    """
+    hint = "copy the bundle again from where it came from, or build it again"
+    found = _files_on_disk(bundle)
+    for relative, entry in manifest.digests.items():
+        if relative not in found:
+            raise IntegrityError(f"{bundle}: {relative} is missing", hint=hint)
+        if found[relative] != entry.size:
+            raise IntegrityError(
+                f"{bundle / relative}: expected {entry.size} bytes, found {found[relative]}", hint=hint
+            )
+    unknown = sorted(set(found) - set(manifest.digests) - {MANIFEST_NAME})
+    if unknown:
+        raise IntegrityError(
+            f"{bundle}: {unknown[0]} is not in the manifest ({len(unknown)} such files)",
+            hint="remove files that are not part of the bundle",
+        )
+    for relative, entry in manifest.digests.items():
+        digest = hash_file(bundle / relative, lambda n, path=relative: progress and progress(path, n)).sha256
+        if digest != entry.sha256:
+            raise IntegrityError(
+                f"{bundle / relative}: SHA-256 is {digest}, the manifest says {entry.sha256}", hint=hint
+            )
+
+
+def _files_on_disk(bundle: Path) -> dict[str, int]:
+    """Relative path -> size of every file in the bundle. Raises IntegrityError for a link or a special file."""
+    found = {}
+    for folder, folders, files in os.walk(bundle, followlinks=False):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if path.is_symlink() or not (path.is_file() or path.is_dir()):
+                raise IntegrityError(
+                    f"{path}: a bundle holds plain files and folders only, no links", hint="copy the file itself"
+                )
+        for name in files:
+            path = Path(folder, name)
+            found[path.relative_to(bundle).as_posix()] = path.stat().st_size
+    return found
+
+
+def hash_file(path: Path, progress: Callable[[int], object] | None = None) -> FileEntry:
+    """Size and SHA-256 of a file, read in blocks. progress: called with the bytes of each block."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while block := file.read(HASH_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+            if progress is not None:
+                progress(len(block))
+    return FileEntry(size=size, sha256=digest.hexdigest())
+
+
+def resolve(bundle: Path, manifest: Manifest, role: str) -> Path:
+    """The file that has a role, one of ROLES."""
+    return bundle / manifest.files[role]
+
+
+def digest_files(bundle: Path) -> Mapping[str, FileEntry]:
+    """Digests of every file in the bundle but the manifest, sorted by path."""
+    return {path: hash_file(bundle / path) for path in sorted(_files_on_disk(bundle)) if path != MANIFEST_NAME}
+
+
+def write_manifest(bundle: Path, manifest: Manifest) -> None:
+    """Write manifest.json, flushed to disk."""
+    with (bundle / MANIFEST_NAME).open("w", encoding="utf-8") as file:
+        file.write(manifest.model_dump_json(indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,0 +1,1 @@
+"""The reference model in plain torch: the truth that every export is compared with."""

@@ -1,0 +1,1 @@
+"""Opens a bundle and runs it; needs neither torch nor onnx."""

@@ -1,0 +1,207 @@
+"""Graphs on ONNX Runtime, with bound buffers for the recurrent one."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aurora_export.contract import MAX_CHUNK_TOKENS, STATE_NAMES, GraphSpec, TensorSpec
+from aurora_export.errors import DependencyError, IncompatibleError, IntegrityError, ResourceError, UsageError
+
+INSTALL_ONNX_RUNTIME = "pip install 'aurora-export[cpu]'"
+PROVIDERS = {"cpu": "CPUExecutionProvider"}
+"""Device -> execution provider of ONNX Runtime."""
+
+ERRORS_ONLY = 3
+"""ONNX Runtime's log level: its warnings are about its own optimiser, not about anything a user can change."""
+
+_log = logging.getLogger(__name__)
+
+
+def load_library() -> Any:
+    """The onnxruntime module. Raises DependencyError with the command that installs it."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyError(
+            f"ONNX Runtime cannot be imported: {error}",
+            hint=f"{INSTALL_ONNX_RUNTIME}   (with an NVIDIA GPU: aurora-export[gpu]; never both)",
+        ) from error
+    return onnxruntime
+
+
+class OnnxEngine:
+    """One ONNX graph in an ONNX Runtime session."""
+
+    def __init__(self, path: Path, spec: GraphSpec, *, threads: int | None = None, device: str = "cpu") -> None:
+        """Open a graph and compare its inputs and outputs with the contract.
+
+        threads: of one operator; None leaves the number to ONNX Runtime (one per physical core).
+        Raises DependencyError (no ONNX Runtime), IntegrityError (no valid graph), IncompatibleError (another
+        contract, or an operator that this ONNX Runtime does not know), ResourceError, UsageError (device, threads).
+        """
+        if device not in PROVIDERS:
+            raise UsageError(f"unknown device {device!r}", hint=f"devices: {', '.join(PROVIDERS)}")
+        if threads is not None and threads < 1:
+            raise UsageError(f"threads is {threads}; at least 1 is needed")
+        self.spec = spec
+        self.backend = f"onnxruntime-{device}"
+        self._runtime = load_library()
+        self._session = _open_session(self._runtime, path, threads, PROVIDERS[device])
+        differences = list(_contract_differences(self._session, spec))
+        if differences:
+            raise IncompatibleError(
+                f"{path}: the graph is not as the contract says: {'; '.join(differences)}",
+                hint="build the bundle again with this version of aurora-export",
+            )
+        _log.debug("opened %s on %s, threads: %s", path, self.backend, threads or "automatic")
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """All outputs for all inputs, by the names of the contract; inputs of batch, frames and tokens as given."""
+        names = [output.name for output in self.spec.outputs]
+        with _translated_errors(self._runtime):
+            values = self._session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
+        return dict(zip(names, values, strict=True))
+
+    def open_loop(self) -> OnnxLoop:
+        """A new recurrence over this graph, its state zero."""
+        return OnnxLoop(self._runtime, self._session, self.spec)
+
+
+class OnnxLoop:
+    """A recurrence over the language graph: two sets of state buffers, read and written in turn.
+
+    Nothing but the embeddings is allocated in a step: each direction between the two sets has a binding made
+    once, and the outputs land in the buffers that the next step reads.
+    """
+
+    def __init__(self, runtime: Any, session: Any, spec: GraphSpec) -> None:
+        """Allocate both sets of buffers, all zero."""
+        self._runtime, self._session = runtime, session
+        self._logits = np.zeros(spec["logits"].resolve(B=1), np.float32)
+        self._sets = [{name: np.zeros(spec[name].resolve(B=1), np.float32) for name in STATE_NAMES} for _ in range(2)]
+        self._current = 0
+        self._bindings = [self._bind(source, target) for source, target in (self._sets, self._sets[::-1])]
+
+    def _bind(self, source: dict[str, np.ndarray], target: dict[str, np.ndarray]) -> Any:
+        """A binding that reads one set of state buffers and writes the other."""
+        binding = self._session.io_binding()
+        for name in STATE_NAMES:
+            binding.bind_ortvalue_input(name, self._value(source[name]))
+            binding.bind_ortvalue_output(f"next_{name}", self._value(target[name]))
+        binding.bind_ortvalue_output("logits", self._value(self._logits))
+        return binding
+
+    def _value(self, array: np.ndarray) -> Any:
+        """An OrtValue on the memory of the array itself."""
+        return self._runtime.OrtValue.ortvalue_from_numpy(array)
+
+    def advance(self, embeddings: np.ndarray) -> np.ndarray:
+        """Run T tokens and move the state on; see `engine.Loop`."""
+        if not 1 <= len(embeddings) <= MAX_CHUNK_TOKENS:
+            raise ValueError(f"{len(embeddings)} tokens in one run; 1 to {MAX_CHUNK_TOKENS} are possible")
+        binding = self._bindings[self._current]
+        with _translated_errors(self._runtime):
+            binding.bind_ortvalue_input("embeddings", self._value(np.ascontiguousarray(embeddings[None])))
+            self._session.run_with_iobinding(binding)
+        self._current = 1 - self._current
+        return self._logits[0]
+
+    def read_state(self) -> dict[str, np.ndarray]:
+        """Copies of the state arrays by name, of batch 1."""
+        return {name: array.copy() for name, array in self._sets[self._current].items()}
+
+    def write_state(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Continue from another state; the arrays are copied."""
+        for name, array in self._sets[self._current].items():
+            if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
+                raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {array.dtype} {array.shape}")
+            np.copyto(array, arrays[name])
+
+
+def _open_session(runtime: Any, path: Path, threads: int | None, provider: str) -> Any:
+    options = runtime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    state = runtime.capi.onnxruntime_pybind11_state
+    try:
+        return runtime.InferenceSession(str(path), options, providers=[provider])
+    except state.NotImplemented as error:
+        raise IncompatibleError(
+            f"{path}: ONNX Runtime {runtime.__version__} lacks an operator of this graph: {_first_line(error)}",
+            hint="pip install --upgrade onnxruntime",
+        ) from error
+    except Exception as error:
+        if _is_out_of_memory(error):
+            raise _out_of_memory(error) from error
+        raise IntegrityError(
+            f"{path}: ONNX Runtime cannot open this graph: {_first_line(error)}", hint="build the bundle again"
+        ) from error
+
+
+def _contract_differences(session: Any, spec: GraphSpec) -> Iterator[str]:
+    """What the opened graph has otherwise than the contract; a free dimension must be free in both."""
+    for kind, expected, found in (
+        ("input", spec.inputs, session.get_inputs()),
+        ("output", spec.outputs, session.get_outputs()),
+    ):
+        in_graph = {argument.name: argument for argument in found}
+        for tensor in expected:
+            argument = in_graph.pop(tensor.name, None)
+            if argument is None:
+                yield f"{kind} {tensor.name} is missing"
+            elif not _agrees(tensor, argument):
+                yield (
+                    f"{kind} {tensor.name} is {argument.type} {_shape_text(argument.shape)}, "
+                    f"expected tensor({_onnx_type(tensor)}) {_shape_text(tensor.shape)}"
+                )
+        yield from (f"{kind} {name} is unknown" for name in in_graph)
+
+
+def _agrees(tensor: TensorSpec, argument: Any) -> bool:
+    if argument.type != f"tensor({_onnx_type(tensor)})" or len(argument.shape) != len(tensor.shape):
+        return False
+    pairs = zip(tensor.shape, argument.shape, strict=True)
+    return all(not isinstance(found, int) if isinstance(size, str) else found == size for size, found in pairs)
+
+
+def _onnx_type(tensor: TensorSpec) -> str:
+    return {"float32": "float"}.get(tensor.dtype, tensor.dtype)
+
+
+def _shape_text(shape: Any) -> str:
+    return "[" + ", ".join(str(entry) for entry in shape) + "]"
+
+
+class _translated_errors:  # noqa: N801 (reads as a statement)
+    """Turn a failed allocation inside ONNX Runtime into a ResourceError; anything else stays as it is."""
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and _is_out_of_memory(error):
+            raise _out_of_memory(error) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or "bad_alloc" in text or "failed to allocate memory" in text
+
+
+def _out_of_memory(error: Exception) -> ResourceError:
+    return ResourceError(
+        f"ONNX Runtime ran out of memory: {_first_line(error)}", hint="close other programs, or use a smaller model"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,87 @@
+"""Questions as token ids: what stands before the frames, what stands after them, and which ids are learned.
+
+The strings are those of the product's prompt (sandwich, duplicate form):
+`User: {question or instruction}\\n` + frames + `\\n{question}\\n\\nAssistant:` + ` {answer}` + end of text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aurora_export.tokenizer import Tokenizer
+from network import INSTRUCTION
+from scenes import Question, Scene, questions
+from vocabulary import FILE_NAME, write_vocabulary
+
+END_OF_TEXT = 0
+# Motion and order are the hard ones; a caption is one question that supervises all of an answer's words.
+KIND_WEIGHTS = {"colour": 1.0, "shape": 1.0, "count": 1.5, "order": 3.0, "direction": 3.0, "caption": 1.0}
+
+
+@lru_cache(maxsize=1)
+def tokenizer() -> Tokenizer:
+    """The tokenizer of the testbed's vocabulary, read from the checkpoint folder by the product's own reader."""
+    path = Path(__file__).parent / "checkpoint" / FILE_NAME
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        write_vocabulary(path)
+    return Tokenizer.from_file(path)
+
+
+@lru_cache(maxsize=None)
+def prefix_ids(text: str = INSTRUCTION) -> tuple[int, ...]:
+    """Ids before the frames."""
+    return tuple(tokenizer().encode(f"User: {text}\n"))
+
+
+@lru_cache(maxsize=None)
+def suffix_ids(question: str) -> tuple[int, ...]:
+    """Ids after the frames, up to the answer."""
+    return tuple(tokenizer().encode(f"\n{question}\n\nAssistant:"))
+
+
+@lru_cache(maxsize=None)
+def answer_ids(answer: str) -> tuple[int, ...]:
+    """Ids of the answer, with the end of text."""
+    return (*tokenizer().encode(f" {answer}"), END_OF_TEXT)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """M questions after watched videos, padded on the right."""
+
+    video: Tensor
+    """which video of the batch each turn is about, shape (M,)"""
+    ids: Tensor
+    """question and answer without its last id, shape (M, T)"""
+    targets: Tensor
+    """the next id where it belongs to the answer, -100 elsewhere, shape (M, T)"""
+    asked: list[Question]
+
+
+def make_turns(pairs: Sequence[tuple[int, Question]]) -> Turns:
+    """Turns from (index of the video, question)."""
+    rows = [(suffix_ids(q.text), answer_ids(q.answer)) for _, q in pairs]
+    n_tokens = max(len(question) + len(answer) - 1 for question, answer in rows)
+    ids, targets = torch.zeros(len(rows), n_tokens, dtype=torch.int64), torch.full((len(rows), n_tokens), -100)
+    for i, (question, answer) in enumerate(rows):
+        end = len(question) + len(answer) - 1
+        ids[i, :end] = torch.tensor(question + answer[:-1])
+        targets[i, len(question) - 1 : end] = torch.tensor(answer)
+    return Turns(torch.tensor([video for video, _ in pairs]), ids, targets, [q for _, q in pairs])
+
+
+def choose_questions(scene: Scene, rng: np.random.Generator, n: int, *, captions: bool) -> list[Question]:
+    """Draw n different questions of a scene (fewer if it has not so many), the hard kinds more often."""
+    asked = [q for q in questions(scene, int(rng.integers(1 << 62))) if captions or q.kind != "caption"]
+    n_of_kind = {kind: sum(q.kind == kind for q in asked) for kind in KIND_WEIGHTS}
+    weights = np.array([KIND_WEIGHTS[q.kind] / n_of_kind[q.kind] for q in asked])
+    chosen = rng.choice(len(asked), min(n, len(asked)), replace=False, p=weights / weights.sum())
+    return [asked[i] for i in chosen]

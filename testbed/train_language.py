@@ -1,0 +1,310 @@
+"""Stage 2: train projector and RWKV-6 on the frozen tower's tokens.
+
+Half of the steps use the general instruction before the frames and fork the watched state over several questions;
+half put one question before the frames and again after them. Answers are the loss, and, dropped afterwards, linear
+heads that after every frame read from the hidden state what has been seen so far: without them the recurrence has
+to discover the difference between two frames by itself, and direction stays at chance for long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from aurora_export.model.language import LanguageState, Rwkv
+from aurora_export.model.projector import Projector
+from aurora_export.plugins.wkv.reference import wkv6_chunked
+from dialogue import Turns, choose_questions, make_turns, prefix_ids
+from features import N_BINS, FeatureSet, Observations, make_features
+from network import draw_language_weights, testbed_config
+from scenes import COLOURS, DIRECTIONS, HELD_OUT_SEEDS, KINDS, NUMBERS, SHAPES, TRAINING_SEEDS, Question, questions
+
+_PEAK_RATE = 1.5e-3
+_WARM_UP_STEPS = 100
+_DECAY_SHARE = 0.4
+_TOKENS_PER_STEP = 2400
+_N_QUESTIONS = 5
+_AUXILIARY_WEIGHT = 1.0
+
+
+class Student(nn.Module):
+    """What is trained: projector, language model, and the training-only read-outs of what has been seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        config = testbed_config()
+        self.projector = Projector(config)
+        self.language = Rwkv(config.language, wkv=wkv6_chunked)
+        draw_language_weights(self.language)
+        n_colours = len(COLOURS)
+        self.observer_widths = (
+            n_colours * (2 + len(DIRECTIONS)),
+            n_colours * (1 + len(SHAPES)),
+            n_colours * 2 * N_BINS,
+            1 + n_colours,
+            1 + n_colours,
+            len(NUMBERS),
+        )
+        self.observer = nn.Linear(config.language.width, sum(self.observer_widths))
+
+    def watch(self, prefixes: Sequence[tuple[int, ...]], tokens: Tensor) -> tuple[LanguageState, Tensor]:
+        """Read one prefix (for all) or one for each video, then the frames.
+
+        tokens: shape (B, F, K, D).  Returns the states after the last frame and the hidden state after each frame,
+        shape (B, F, E).
+        """
+        n_videos, n_frames, n_tokens, _ = tokens.shape
+        state = self._read_prefixes(prefixes)
+        if len(prefixes) == 1:
+            state = _select(state, torch.zeros(n_videos, dtype=torch.int64))
+        embeddings = self.projector(tokens.float()).flatten(1, 2)
+        hidden, state = self.language.hidden(embeddings, state)
+        ends = torch.arange(1, n_frames + 1) * n_tokens - 1
+        return state, self.language.ln_out(hidden[:, ends])
+
+    def _read_prefixes(self, prefixes: Sequence[tuple[int, ...]]) -> LanguageState:
+        """States after each prefix. Prefixes of one length run together: a padding token would change the state."""
+        groups: dict[int, list[int]] = defaultdict(list)
+        for i, ids in enumerate(prefixes):
+            groups[len(ids)].append(i)
+        states, order = [], []
+        for members in groups.values():
+            ids = torch.tensor([prefixes[i] for i in members])
+            states.append(self.language.hidden(self.language.emb(ids), self.language.zero_state(len(members)))[1])
+            order += members
+        joined = LanguageState(*(torch.cat(parts, dim=1) for parts in zip(*states, strict=True)))
+        return _select(joined, torch.tensor(order).argsort())
+
+    def answer(self, state: LanguageState, turns: Turns) -> Tensor:
+        """Logits (M, T, V) of each turn, from a fork of the state of its video."""
+        embeddings = self.language.emb(turns.ids)
+        return self.language(embeddings, _select(state, turns.video), all_positions=True)[0]
+
+
+def _select(state: LanguageState, index: Tensor) -> LanguageState:
+    return LanguageState(*(part.index_select(1, index) for part in state))
+
+
+def observer_loss(student: Student, hidden: Tensor, seen: Observations) -> Tensor:
+    """Cross-entropies of the read-outs after every frame; hidden: shape (B, F, E)."""
+    motion, shape, place, first, last, count = student.observer(hidden).split(student.observer_widths, dim=-1)
+    motion, shape = motion.unflatten(-1, (len(COLOURS), -1)), shape.unflatten(-1, (len(COLOURS), -1))
+    # Most colours are not there: absence is soon learned and must not drown the rest.
+    weight = torch.tensor([0.15, 0.5, *[1.0] * len(DIRECTIONS)])
+    loss = 2 * cross_entropy(motion.flatten(0, 2), seen.motion.flatten(), weight=weight)
+    loss = loss + cross_entropy(
+        shape.flatten(0, 2), seen.shape.flatten(), weight=torch.tensor([0.15, *[1.0] * len(SHAPES)])
+    )
+    place = place.unflatten(-1, (len(COLOURS), 2, N_BINS))
+    loss = loss + 0.5 * cross_entropy(place.flatten(0, 3), seen.place.flatten(), ignore_index=-1)
+    for logits, target in ((first, seen.first), (last, seen.last), (count, seen.count)):
+        loss = loss + cross_entropy(logits.flatten(0, 1), target.flatten())
+    return loss / 4
+
+
+def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the turns; within a turn, the sum over its ids divided by the root of their number."""
+    losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
+    n_ids = (targets >= 0).sum(dim=1)
+    return (losses.view_as(targets).sum(dim=1) / n_ids.sqrt()).mean()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Videos of one duration and ratio with what is asked about them."""
+
+    tokens: Tensor
+    seen: Observations
+    prefixes: list[tuple[int, ...]]
+    turns: list[Turns]
+
+
+def draw_batch(sets: Sequence[FeatureSet], shares: Sequence[float], rng: np.random.Generator) -> Batch:
+    """Draw videos from one of the sets, a prompt form, and questions."""
+    chosen = sets[int(rng.choice(len(sets), p=np.asarray(shares) / sum(shares)))]
+    n_visual = chosen.tokens.shape[1] * chosen.tokens.shape[2]
+    n_videos = max(4, min(len(chosen.scenes), _TOKENS_PER_STEP // n_visual))
+    index = rng.choice(len(chosen.scenes), n_videos, replace=False)
+    scenes = [chosen.scenes[i] for i in index]
+    short: list[tuple[int, Question]] = []
+    captions: list[tuple[int, Question]] = []
+    prefixes = [prefix_ids()]
+    if rng.random() < 0.5:
+        for video, scene in enumerate(scenes):
+            short += [(video, q) for q in choose_questions(scene, rng, _N_QUESTIONS, captions=False)]
+            if rng.random() < 0.4:
+                captions.append((video, questions(scene, int(rng.integers(1 << 62)))[-1]))
+    else:
+        prefixes = []
+        for video, scene in enumerate(scenes):
+            own, *others = choose_questions(scene, rng, 3, captions=True)
+            prefixes.append(prefix_ids(own.text))
+            # The sandwich asks what was announced; now and then something else is asked after all.
+            for question in (own, *others) if rng.random() < 0.2 else (own,):
+                (captions if question.kind == "caption" else short).append((video, question))
+    turns = [make_turns(pairs) for pairs in (short, captions) if pairs]
+    at = torch.from_numpy(index)
+    return Batch(chosen.tokens[at], chosen.observations.take(at), prefixes, turns)
+
+
+def batch_loss(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Losses of the answers and of the read-outs."""
+    state, hidden = student.watch(batch.prefixes, batch.tokens)
+    n_turns = sum(len(turns.asked) for turns in batch.turns)
+    answers = sum(
+        (answer_loss(student.answer(state, turns), turns.targets) * (len(turns.asked) / n_turns) for turns in batch.turns),
+        start=torch.zeros(()),
+    )
+    return answers, observer_loss(student, hidden, batch.seen)
+
+
+@torch.inference_mode()
+def answer_accuracy(student: Student, data: FeatureSet, *, duplicate: bool, per_video: int = 6) -> dict[str, float]:
+    """Share of questions whose whole answer is greedy-right, per kind.
+
+    Every id of the answer must be the arg-max given the right ids before it, which is when a greedy answer is right.
+    """
+    right: dict[str, list[bool]] = defaultdict(list)
+    rng = np.random.default_rng(7)
+    for start in range(0, len(data.scenes), 32):
+        scenes = data.scenes[start : start + 32]
+        pairs = [
+            (v, q) for v, scene in enumerate(scenes) for q in choose_questions(scene, rng, per_video, captions=True)
+        ]
+        tokens = data.tokens[start : start + 32]
+        if duplicate:
+            tokens = tokens[torch.tensor([video for video, _ in pairs])]
+            prefixes = [prefix_ids(q.text) for _, q in pairs]
+            pairs = [(i, q) for i, (_, q) in enumerate(pairs)]
+        else:
+            prefixes = [prefix_ids()]
+        state, _ = student.watch(prefixes, tokens)
+        turns = make_turns(pairs)
+        hits = (student.answer(state, turns).argmax(-1) == turns.targets) | (turns.targets < 0)
+        for question, hit in zip(turns.asked, hits.all(dim=1).tolist(), strict=True):
+            right[question.kind].append(hit)
+    short = [hit for kind, hits in right.items() if kind != "caption" for hit in hits]
+    result = {"all": float(np.mean(short))}
+    return result | {kind: float(np.mean(right[kind])) for kind in KINDS if right[kind]}
+
+
+Plan = Sequence[tuple[int, int, Sequence[float]]]
+"""Duration in seconds, number of scenes, kept ratios."""
+
+
+def load_or_make(path: Path, weights: Path, plan: Plan, seeds: range, *, n_processes: int = 2) -> list[FeatureSet]:
+    """Feature sets for (duration, number of scenes, kept ratios), kept on disk between runs."""
+    sets: list[FeatureSet] = []
+    first = seeds[0]
+    for duration_s, n_scenes, ratios in plan:
+        file = path / f"features_{first}_{duration_s}s_{n_scenes}_{'_'.join(map(str, ratios))}.pt"
+        if not file.exists():
+            made = make_features(
+                weights,
+                range(first, first + n_scenes),
+                duration_s=duration_s,
+                settings=[(ratio, "ascending") for ratio in ratios],
+                n_processes=n_processes,
+            )
+            path.mkdir(parents=True, exist_ok=True)
+            torch.save(made, file)
+        sets += torch.load(file, weights_only=False)  # our own file of a moment ago
+        first += n_scenes
+    return sets
+
+
+def learning_rate(step: int, n_steps: int) -> float:
+    """Warm up, hold, and fall linearly over the last part."""
+    left = (n_steps - step) / (_DECAY_SHARE * n_steps)
+    return _PEAK_RATE * min((step + 1) / _WARM_UP_STEPS, 1.0, max(0.02, left))
+
+
+def train_language(
+    path: Path,
+    sets: Sequence[FeatureSet],
+    shares: Sequence[float],
+    held_out: Sequence[FeatureSet],
+    *,
+    n_steps: int,
+    seed: int = 1,
+    log_every_s: float = 60,
+    resume: bool = True,
+) -> Student:
+    """Train; every `log_every_s` measure on held-out scenes and save to `path`, from which a later run goes on."""
+    torch.manual_seed(seed)
+    student = Student()
+    matrices = [p for p in student.parameters() if p.ndim == 2 and min(p.shape) > 2]
+    ids = {id(p) for p in matrices}
+    vectors = [p for p in student.parameters() if id(p) not in ids]
+    optimiser = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
+    first_step = 0
+    if resume and path.exists():
+        saved = torch.load(path, weights_only=True)
+        student.load_state_dict(saved["student"])
+        optimiser.load_state_dict(saved["optimiser"])
+        first_step = saved["step"]
+    start = last_log = time.monotonic()
+    recent: list[tuple[float, float]] = []
+    for step in range(first_step, n_steps):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, n_steps)
+        answers, observed = batch_loss(student, draw_batch(sets, shares, np.random.default_rng((seed, step))))
+        optimiser.zero_grad(set_to_none=True)
+        (answers + _AUXILIARY_WEIGHT * observed).backward()
+        nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimiser.step()
+        recent.append((answers.item(), observed.item()))
+        if time.monotonic() - last_log > log_every_s or step == n_steps - 1:
+            mean = np.mean(recent, axis=0)
+            line: dict[str, object] = {"step": step + 1, "seconds": round(time.monotonic() - start)}
+            line |= {"loss": round(float(mean[0]), 4), "observer_loss": round(float(mean[1]), 4)}
+            for i, data in enumerate(held_out):
+                scores = answer_accuracy(student, data, duplicate=bool(i % 2))
+                line[f"{data.tokens.shape[1]}f_{'dup' if i % 2 else 'gen'}"] = {k: round(v, 3) for k, v in scores.items()}
+            print(json.dumps(line), flush=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            saved = {"student": student.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
+            torch.save(saved, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+            recent, last_log = [], time.monotonic()
+    return student
+
+
+PLAN = (
+    (8, 8_000, (0.1,)),
+    (8, 2_500, (0.1, 0.2, 0.5)),
+    (16, 2_000, (0.1,)),
+    (32, 900, (0.1,)),
+    (64, 500, (0.1,)),
+)
+"""Duration in seconds, number of scenes, kept ratios."""
+SHARES = (0.43, 0.10, 0.10, 0.06, 0.14, 0.10, 0.07)
+"""How often a batch comes from each (duration, ratio), in the order of PLAN."""
+HELD_OUT_PLAN = ((8, 96, (0.1,)), (8, 24, (0.1,)), (32, 48, (0.1,)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("testbed/work"), help="folder of vision.pt and of what is made")
+    parser.add_argument("--steps", type=int, default=5000)
+    options = parser.parse_args()
+    vision = options.work / "vision.pt"
+    train_language(
+        options.work / "language.pt",
+        load_or_make(options.work, vision, PLAN, TRAINING_SEEDS),
+        SHARES,
+        load_or_make(options.work, vision, HELD_OUT_PLAN, HELD_OUT_SEEDS),
+        n_steps=options.steps,
+    )
