@@ -97,7 +97,7 @@ def resize_and_crop(
     else:
         narrow = _resample_columns(wide, columns, size[1])
     if frame.shape[0] == full_size[0]:
-        return np.ascontiguousarray(narrow)
+        return narrow.copy()  # it may be a view of the caller's frame
     return _resample_rows(narrow, rows, size[0], first_row)
 
 

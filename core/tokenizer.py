@@ -168,9 +168,7 @@ class StreamDecoder:
 
     def flush(self) -> str:
         """The end of the text: U+FFFD if a character stayed incomplete, else empty. The decoder can be used again."""
-        text = self._decoder.decode(b"", final=True)
-        self._decoder.reset()
-        return text
+        return self._decoder.decode(b"", final=True)
 
 
 def _bytes_without_line(token_id: int) -> bytes:

@@ -26,6 +26,7 @@ class VisionGraph(nn.Module):
 
     def __init__(self, model: AuroraModel) -> None:
         super().__init__()
+        # The two submodules register the weights; the language model's are none of this graph's business.
         self.vision, self.projector, self.encode = model.vision, model.projector, model.encode_frames
 
     def forward(self, frames: Tensor) -> tuple[Tensor, ...]:

@@ -1,11 +1,11 @@
 """Finds the files of a checkpoint: weights of each part, configuration files beside them, the vocabulary.
 
-    folder/                      language model, or all three parts with prefixes: *.safetensors, *.bin, *.pth, *.pt
-    ├── visual_encoder/          SigLIP weights, config.json, preprocessor_config.json
-    ├── projector/               MLP weights, config.json
-    ├── config.json              of the language model
-    ├── rwkv_vocab*.txt          vocabulary
-    └── aurora.json              profile and overrides; ours
+folder/                      language model, or all three parts with prefixes: *.safetensors, *.bin, *.pth, *.pt
+├── visual_encoder/          SigLIP weights, config.json, preprocessor_config.json
+├── projector/               MLP weights, config.json
+├── config.json              of the language model
+├── rwkv_vocab*.txt          vocabulary
+└── aurora.json              profile and overrides; ours
 """
 
 from __future__ import annotations
@@ -74,14 +74,13 @@ class FoundFiles:
     configs: dict[Part, Path] = field(default_factory=dict)
     preprocessor: Path | None = None
     own_settings: Path | None = None
-    vocabulary: Path = Path()
     looked_for: dict[Part, list[str]] = field(default_factory=lambda: {part: [] for part in PARTS})
 
 
 def find_files(source: CheckpointSource) -> FoundFiles:
     """Find and open all files of a checkpoint.
 
-    Raises UsageError for a path that is not there, a missing or ambiguous vocabulary; IntegrityError for damage.
+    Raises UsageError for a path that is not there, IntegrityError for damage.
     """
     found = FoundFiles()
     for part in PARTS:
@@ -95,8 +94,31 @@ def find_files(source: CheckpointSource) -> FoundFiles:
             f"no checkpoint was given, and no {' and no '.join(missing)} part either",
             hint="give a checkpoint folder, or each part: --language, --vision, --projector",
         )
-    found.vocabulary = _find_vocabulary(source)
     return found
+
+
+def find_vocabulary(source: CheckpointSource) -> Path:
+    """Find the vocabulary: the one given, else the one beside the weights. Raises UsageError if it is not just one."""
+    if source.vocabulary is not None:
+        if not source.vocabulary.is_file():
+            raise UsageError(f"{source.vocabulary}: no such file")
+        return source.vocabulary
+    places = [path for path in (source.path, source.language) if path is not None]
+    folders = list(dict.fromkeys(path if path.is_dir() else path.parent for path in places))
+    for folder in folders:
+        for pattern in _VOCABULARY:
+            matches = sorted(folder.glob(pattern))
+            if len(matches) > 1:
+                raise UsageError(
+                    f"{folder} holds several vocabularies: {', '.join(path.name for path in matches)}",
+                    hint="name the right one: --vocabulary FILE",
+                )
+            if matches:
+                return matches[0]
+    raise UsageError(
+        f"no vocabulary: looked for {' and '.join(_VOCABULARY)} in {', '.join(map(str, folders))}",
+        hint="the World vocabulary comes with every RWKV checkpoint; give it with --vocabulary FILE",
+    )
 
 
 def _add_main(found: FoundFiles, path: Path) -> None:
@@ -170,8 +192,8 @@ def _open_folder(folder: Path) -> list[WeightFile]:
         absent = [name for name, shard in shard_of_tensor.items() if name not in files[shard].tensors]
         if absent:
             raise IntegrityError(
-                f"{path} lists {len(absent)} tensor(s) that their files do not hold, "
-                f"the first is {absent[0]} in {shard_of_tensor[absent[0]]}"
+                f"{path} lists tensors that their files do not hold: {absent[0]} in {shard_of_tensor[absent[0]]}"
+                + (f" and {len(absent) - 1} more" if len(absent) > 1 else "")
             )
     return list(files.values())
 
@@ -185,26 +207,3 @@ def _read_index(path: Path) -> dict[str, str]:
         if shard in ("", ".", "..") or "/" in shard or "\\" in shard or "\0" in shard:
             raise IntegrityError(f"{path}: {shard!r} is not a plain file name in the same folder")
     return weight_map
-
-
-def _find_vocabulary(source: CheckpointSource) -> Path:
-    if source.vocabulary is not None:
-        if not source.vocabulary.is_file():
-            raise UsageError(f"{source.vocabulary}: no such file")
-        return source.vocabulary
-    places = [path for path in (source.path, source.language) if path is not None]
-    folders = list(dict.fromkeys(path if path.is_dir() else path.parent for path in places))
-    for folder in folders:
-        for pattern in _VOCABULARY:
-            matches = sorted(folder.glob(pattern))
-            if len(matches) > 1:
-                raise UsageError(
-                    f"{folder} holds several vocabularies: {', '.join(path.name for path in matches)}",
-                    hint="name the right one: --vocabulary FILE",
-                )
-            if matches:
-                return matches[0]
-    raise UsageError(
-        f"no vocabulary: looked for {' and '.join(_VOCABULARY)} in {', '.join(map(str, folders))}",
-        hint="the World vocabulary comes with every RWKV checkpoint; give it with --vocabulary FILE",
-    )

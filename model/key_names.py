@@ -29,7 +29,7 @@ class Name(NamedTuple):
 
     part: Part
     key: str | None
-    """parameter name of AuroraModel, or one shaped like it; None if it belongs to no accepted layout"""
+    """parameter name of AuroraModel, or one shaped like it; None if the tensor is unused, refused or unknown"""
     transposed: bool = False
     """the checkpoint stores the transpose of what the model uses"""
     unused: str | None = None
@@ -123,10 +123,10 @@ def name_tensor(name: str, default_part: Part) -> Name:
     ours, transposed = _translate(name, part)
     for pattern, what in _UNUSED[part]:
         if re.fullmatch(pattern, ours or name):
-            return Name(part, ours, unused=what)
+            return Name(part, None, unused=what)
     for pattern, what in _REFUSED[part]:
         if re.fullmatch(pattern, ours or name):
-            return Name(part, ours, refused=what)
+            return Name(part, None, refused=what)
     return Name(part, ours and f"{part}.{ours}", transposed)
 
 

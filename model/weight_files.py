@@ -62,15 +62,16 @@ def open_weights(path: Path) -> WeightFile:
         with path.open("rb") as file:
             start = file.read(512)
     except FileNotFoundError:
-        raise UsageError(f"{path}: no such file") from None
+        raise UsageError(f"{path}: no such file or folder") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from error
     if start.startswith(b"PK\x03\x04"):
         return _open_pickle(path, size, mapped=True)
-    if start.startswith(b"\x80"):
-        return _open_pickle(path, size, mapped=False)
+    # Before the pickle: the length of a header may well begin with a pickle's first byte.
     if start[8:9] == b"{":
         return _open_safetensors(path, size)
+    if start.startswith(b"\x80"):
+        return _open_pickle(path, size, mapped=False)
     raise _not_weights(path, size, start)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class OnnxEngine:
     def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All outputs for all inputs, by the names of the contract; inputs of batch, frames and tokens as given."""
         names = [output.name for output in self.spec.outputs]
-        with _translated_errors(self._runtime):
+        with _memory_errors_translated():
             values = self._session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
         return dict(zip(names, values, strict=True))
 
@@ -105,7 +106,7 @@ class OnnxLoop:
         if not 1 <= len(embeddings) <= MAX_CHUNK_TOKENS:
             raise ValueError(f"{len(embeddings)} tokens in one run; 1 to {MAX_CHUNK_TOKENS} are possible")
         binding = self._bindings[self._current]
-        with _translated_errors(self._runtime):
+        with _memory_errors_translated():
             binding.bind_ortvalue_input("embeddings", self._value(np.ascontiguousarray(embeddings[None])))
             self._session.run_with_iobinding(binding)
         self._current = 1 - self._current
@@ -119,7 +120,9 @@ class OnnxLoop:
         """Continue from another state; the arrays are copied."""
         for name, array in self._sets[self._current].items():
             if arrays[name].shape != array.shape or arrays[name].dtype != array.dtype:
-                raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {array.dtype} {array.shape}")
+                raise ValueError(
+                    f"{name} is {arrays[name].dtype} {arrays[name].shape}, not {array.dtype} {array.shape}"
+                )
             np.copyto(array, arrays[name])
 
 
@@ -178,18 +181,15 @@ def _shape_text(shape: Any) -> str:
     return "[" + ", ".join(str(entry) for entry in shape) + "]"
 
 
-class _translated_errors:  # noqa: N801 (reads as a statement)
+@contextmanager
+def _memory_errors_translated() -> Iterator[None]:
     """Turn a failed allocation inside ONNX Runtime into a ResourceError; anything else stays as it is."""
-
-    def __init__(self, runtime: Any) -> None:
-        self._runtime = runtime
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and _is_out_of_memory(error):
+    try:
+        yield
+    except Exception as error:
+        if _is_out_of_memory(error):
             raise _out_of_memory(error) from error
+        raise
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -11,7 +11,7 @@ import contextlib
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,12 +71,8 @@ class State:
         return cls(arrays, StateHeader(fingerprint=fingerprint, precision=precision, backend=backend))
 
     def copy(self) -> State:
-        """A state with arrays of its own."""
+        """The same state with arrays of its own: a fork."""
         return State({name: array.copy() for name, array in self.arrays.items()}, self.header)
-
-    def fork(self) -> State:
-        """Another name of `copy`: both continue from here, apart."""
-        return self.copy()
 
     @property
     def n_bytes(self) -> int:
@@ -180,22 +176,18 @@ def _check_tensors(path: Path, content: Mapping[str, Any], specs: tuple[TensorSp
 
 def _write_atomically(path: Path, data: bytes) -> None:
     """Write to a temporary name beside the file, flush to disk, rename."""
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         temporary.replace(path)
-        temporary = None
     except OSError as error:
         raise _write_error(path, error, len(data)) from error
     finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _write_error(path: Path, error: OSError, n_bytes: int) -> AuroraError:

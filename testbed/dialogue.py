@@ -1,14 +1,14 @@
-"""Questions as token ids: what stands before the frames, what stands after them, and which ids are learned.
+r"""Questions as token ids: what stands before the frames, what stands after them, and which ids are learned.
 
 The strings are those of the product's prompt (sandwich, duplicate form):
-`User: {question or instruction}\\n` + frames + `\\n{question}\\n\\nAssistant:` + ` {answer}` + end of text.
+`User: {question or instruction}\n` + frames + `\n{question}\n\nAssistant:` + ` {answer}` + end of text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ END_OF_TEXT = 0
 KIND_WEIGHTS = {"colour": 1.0, "shape": 1.0, "count": 1.5, "order": 3.0, "direction": 3.0, "caption": 1.0}
 
 
-@lru_cache(maxsize=1)
+@cache
 def tokenizer() -> Tokenizer:
     """The tokenizer of the testbed's vocabulary, read from the checkpoint folder by the product's own reader."""
     path = Path(__file__).parent / "checkpoint" / FILE_NAME
@@ -35,19 +35,19 @@ def tokenizer() -> Tokenizer:
     return Tokenizer.from_file(path)
 
 
-@lru_cache(maxsize=None)
+@cache
 def prefix_ids(text: str = INSTRUCTION) -> tuple[int, ...]:
     """Ids before the frames."""
     return tuple(tokenizer().encode(f"User: {text}\n"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def suffix_ids(question: str) -> tuple[int, ...]:
     """Ids after the frames, up to the answer."""
     return tuple(tokenizer().encode(f"\n{question}\n\nAssistant:"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def answer_ids(answer: str) -> tuple[int, ...]:
     """Ids of the answer, with the end of text."""
     return (*tokenizer().encode(f" {answer}"), END_OF_TEXT)
@@ -55,27 +55,39 @@ def answer_ids(answer: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Turns:
-    """M questions after watched videos, padded on the right."""
+    """M rows of one or more questions about watched videos, padded on the right."""
 
     video: Tensor
-    """which video of the batch each turn is about, shape (M,)"""
+    """which video of the batch each row is about, shape (M,)"""
     ids: Tensor
-    """question and answer without its last id, shape (M, T)"""
+    """questions and answers, shape (M, T)"""
     targets: Tensor
-    """the next id where it belongs to the answer, -100 elsewhere, shape (M, T)"""
-    asked: list[Question]
+    """the next id where it belongs to an answer, -100 elsewhere, shape (M, T)"""
+    asked: list[tuple[Question, ...]]
 
 
-def make_turns(pairs: Sequence[tuple[int, Question]]) -> Turns:
-    """Turns from (index of the video, question)."""
-    rows = [(suffix_ids(q.text), answer_ids(q.answer)) for _, q in pairs]
-    n_tokens = max(len(question) + len(answer) - 1 for question, answer in rows)
+def make_turns(rows: Sequence[tuple[int, tuple[Question, ...]]]) -> Turns:
+    """Rows from (index of the video, questions asked one after the other).
+
+    Where a second question follows, it stands right after the answer: the end of text is said, not read.
+    """
+    lines = [_row_ids(asked) for _, asked in rows]
+    n_tokens = max(len(ids) for ids, _ in lines)
     ids, targets = torch.zeros(len(rows), n_tokens, dtype=torch.int64), torch.full((len(rows), n_tokens), -100)
-    for i, (question, answer) in enumerate(rows):
-        end = len(question) + len(answer) - 1
-        ids[i, :end] = torch.tensor(question + answer[:-1])
-        targets[i, len(question) - 1 : end] = torch.tensor(answer)
-    return Turns(torch.tensor([video for video, _ in pairs]), ids, targets, [q for _, q in pairs])
+    for i, (line, line_targets) in enumerate(lines):
+        ids[i, : len(line)] = torch.tensor(line)
+        targets[i, : len(line)] = torch.tensor(line_targets)
+    return Turns(torch.tensor([video for video, _ in rows]), ids, targets, [asked for _, asked in rows])
+
+
+def _row_ids(asked: tuple[Question, ...]) -> tuple[list[int], list[int]]:
+    ids: list[int] = []
+    targets: list[int] = []
+    for question in asked:
+        before, answer = suffix_ids(question.text), answer_ids(question.answer)
+        ids += [*before, *answer[:-1]]
+        targets += [*([-100] * (len(before) - 1)), *answer]
+    return ids, targets
 
 
 def choose_questions(scene: Scene, rng: np.random.Generator, n: int, *, captions: bool) -> list[Question]:

@@ -1,8 +1,8 @@
 """Stage 3: write the trained parts in the layout of the released AuroraLong folder, which `aurora-export build` takes.
 
-    config.json, model.safetensors, rwkv_vocab_testbed.txt     the language model, in HF key names
-    projector/, visual_encoder/                                 the two other parts, each with its config
-    aurora.json                                                 the profile fields that no released file holds
+config.json, model.safetensors, rwkv_vocab_testbed.txt     the language model, in HF key names
+projector/, visual_encoder/                                 the two other parts, each with its config
+aurora.json                                                 the profile fields that no released file holds
 """
 
 from __future__ import annotations

@@ -101,7 +101,9 @@ def _load_tower(path: Path) -> None:
 
 
 @torch.inference_mode()
-def _make(task: tuple[Sequence[int], int, Sequence[tuple[float, str]]]) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
+def _make(
+    task: tuple[Sequence[int], int, Sequence[tuple[float, str]]],
+) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
     seeds, duration_s, settings = task
     scenes = [sample_scene(seed, duration_s=duration_s) for seed in seeds]
     times = [sampled_times(scene) for scene in scenes]

@@ -28,7 +28,7 @@ def testbed_config(*, kept_ratio: float = KEPT_RATIO, order: str = "ascending") 
         },
         "projector": {"hidden_width": 128},
         "language": {
-            "version": 6, "n_layers": 4, "width": 128, "head_size": 64, "ffn_width": 448,
+            "version": 6, "n_layers": 3, "width": 128, "head_size": 64, "ffn_width": 448,
             "vocabulary_size": vocabulary_size(), "low_ranks": {"mix": 16, "decay": 16},
         },
     }  # fmt: skip

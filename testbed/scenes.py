@@ -106,7 +106,9 @@ def sample_scene(seed: int, *, duration_s: int = 8, n_objects: int | None = None
     never rejected, would be most of the data.
     """
     if duration_s < 8:
-        raise ValueError(f"a scene lasts at least 8 seconds, not {duration_s}: its objects need time to appear and move")
+        raise ValueError(
+            f"a scene lasts at least 8 seconds, not {duration_s}: its objects need time to appear and move"
+        )
     rng = np.random.default_rng(seed)
     count = n_objects if n_objects is not None else int(rng.integers(1, 4))
     colours = rng.permutation(list(COLOURS))[:count]
@@ -116,7 +118,8 @@ def sample_scene(seed: int, *, duration_s: int = 8, n_objects: int | None = None
         objects = _sample_objects(rng, [str(c) for c in colours], [str(s) for s in shapes], duration_s)
     base = rng.uniform(25, 125)
     corners = tuple(
-        tuple(float(v) for v in np.clip(base + rng.uniform(-25, 25) + rng.uniform(-14, 14, 3), 5, 150)) for _ in range(4)
+        tuple(float(v) for v in np.clip(base + rng.uniform(-25, 25) + rng.uniform(-14, 14, 3), 5, 150))
+        for _ in range(4)
     )
     return Scene(
         seed=seed,
@@ -183,7 +186,18 @@ def _sample_object(
     x = rng.uniform(max(low, low - dx), min(high, high - dx))
     y = rng.uniform(max(low, low - dy), min(high, high - dy))
     return MovingObject(
-        colour, shape, direction, radius, float(x), float(y), dx, dy, appears_s, float(moves_s), float(rests_s), leaves_s
+        colour,
+        shape,
+        direction,
+        radius,
+        float(x),
+        float(y),
+        dx,
+        dy,
+        appears_s,
+        float(moves_s),
+        float(rests_s),
+        leaves_s,
     )
 
 

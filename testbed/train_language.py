@@ -1,15 +1,17 @@
 """Stage 2: train projector and RWKV-6 on the frozen tower's tokens.
 
-Half of the steps use the general instruction before the frames and fork the watched state over several questions;
-half put one question before the frames and again after them. Answers are the loss, and, dropped afterwards, linear
-heads that after every frame read from the hidden state what has been seen so far: without them the recurrence has
-to discover the difference between two frames by itself, and direction stays at chance for long.
+Half of the steps use the general instruction before the frames and fork the watched state over several questions,
+or ask them one after the other; half put one question before the frames and again after them. Answers are the loss,
+and, dropped afterwards, linear heads that after every frame read from the hidden state what has been seen so far:
+without them the recurrence has to discover the difference between two frames by itself, and direction stays at
+chance for long.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn.functional import cross_entropy
 
 from aurora_export.model.language import LanguageState, Rwkv
@@ -32,8 +34,12 @@ from scenes import COLOURS, DIRECTIONS, HELD_OUT_SEEDS, KINDS, NUMBERS, SHAPES, 
 _PEAK_RATE = 1.5e-3
 _WARM_UP_STEPS = 100
 _DECAY_SHARE = 0.4
-_TOKENS_PER_STEP = 2400
+_TOKENS_PER_BATCH = 1080
+"""Visual tokens of one process's batch: 15 videos of 8 frames."""
 _N_QUESTIONS = 5
+_DUPLICATE_SHARE = 0.47
+_CONVERSATION_SHARE = 0.13
+"""Steps with the question before the frames too, and steps with several questions one after the other."""
 _AUXILIARY_WEIGHT = 1.0
 
 
@@ -133,25 +139,30 @@ def draw_batch(sets: Sequence[FeatureSet], shares: Sequence[float], rng: np.rand
     """Draw videos from one of the sets, a prompt form, and questions."""
     chosen = sets[int(rng.choice(len(sets), p=np.asarray(shares) / sum(shares)))]
     n_visual = chosen.tokens.shape[1] * chosen.tokens.shape[2]
-    n_videos = max(4, min(len(chosen.scenes), _TOKENS_PER_STEP // n_visual))
+    n_videos = max(2, min(len(chosen.scenes), _TOKENS_PER_BATCH // n_visual))
     index = rng.choice(len(chosen.scenes), n_videos, replace=False)
     scenes = [chosen.scenes[i] for i in index]
-    short: list[tuple[int, Question]] = []
-    captions: list[tuple[int, Question]] = []
+    # Captions are long: in a batch of their own the others need no padding.
+    short: list[tuple[int, tuple[Question, ...]]] = []
+    captions: list[tuple[int, tuple[Question, ...]]] = []
     prefixes = [prefix_ids()]
-    if rng.random() < 0.5:
-        for video, scene in enumerate(scenes):
-            short += [(video, q) for q in choose_questions(scene, rng, _N_QUESTIONS, captions=False)]
-            if rng.random() < 0.4:
-                captions.append((video, questions(scene, int(rng.integers(1 << 62)))[-1]))
-    else:
+    form = rng.random()
+    if form < _DUPLICATE_SHARE:
         prefixes = []
         for video, scene in enumerate(scenes):
             own, *others = choose_questions(scene, rng, 3, captions=True)
             prefixes.append(prefix_ids(own.text))
             # The sandwich asks what was announced; now and then something else is asked after all.
             for question in (own, *others) if rng.random() < 0.2 else (own,):
-                (captions if question.kind == "caption" else short).append((video, question))
+                (captions if question.kind == "caption" else short).append((video, (question,)))
+    elif form < _DUPLICATE_SHARE + _CONVERSATION_SHARE:
+        for video, scene in enumerate(scenes):
+            captions += [(video, tuple(choose_questions(scene, rng, 3, captions=True))) for _ in range(2)]
+    else:
+        for video, scene in enumerate(scenes):
+            short += [(video, (q,)) for q in choose_questions(scene, rng, _N_QUESTIONS, captions=False)]
+            if rng.random() < 0.4:
+                captions.append((video, (questions(scene, int(rng.integers(1 << 62)))[-1],)))
     turns = [make_turns(pairs) for pairs in (short, captions) if pairs]
     at = torch.from_numpy(index)
     return Batch(chosen.tokens[at], chosen.observations.take(at), prefixes, turns)
@@ -162,7 +173,10 @@ def batch_loss(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
     state, hidden = student.watch(batch.prefixes, batch.tokens)
     n_turns = sum(len(turns.asked) for turns in batch.turns)
     answers = sum(
-        (answer_loss(student.answer(state, turns), turns.targets) * (len(turns.asked) / n_turns) for turns in batch.turns),
+        (
+            answer_loss(student.answer(state, turns), turns.targets) * (len(turns.asked) / n_turns)
+            for turns in batch.turns
+        ),
         start=torch.zeros(()),
     )
     return answers, observer_loss(student, hidden, batch.seen)
@@ -179,19 +193,19 @@ def answer_accuracy(student: Student, data: FeatureSet, *, duplicate: bool, per_
     for start in range(0, len(data.scenes), 32):
         scenes = data.scenes[start : start + 32]
         pairs = [
-            (v, q) for v, scene in enumerate(scenes) for q in choose_questions(scene, rng, per_video, captions=True)
+            (v, (q,)) for v, scene in enumerate(scenes) for q in choose_questions(scene, rng, per_video, captions=True)
         ]
         tokens = data.tokens[start : start + 32]
         if duplicate:
             tokens = tokens[torch.tensor([video for video, _ in pairs])]
-            prefixes = [prefix_ids(q.text) for _, q in pairs]
-            pairs = [(i, q) for i, (_, q) in enumerate(pairs)]
+            prefixes = [prefix_ids(q.text) for _, (q,) in pairs]
+            pairs = [(i, asked) for i, (_, asked) in enumerate(pairs)]
         else:
             prefixes = [prefix_ids()]
         state, _ = student.watch(prefixes, tokens)
         turns = make_turns(pairs)
         hits = (student.answer(state, turns).argmax(-1) == turns.targets) | (turns.targets < 0)
-        for question, hit in zip(turns.asked, hits.all(dim=1).tolist(), strict=True):
+        for (question,), hit in zip(turns.asked, hits.all(dim=1).tolist(), strict=True):
             right[question.kind].append(hit)
     short = [hit for kind, hits in right.items() if kind != "caption" for hit in hits]
     result = {"all": float(np.mean(short))}
@@ -229,57 +243,107 @@ def learning_rate(step: int, n_steps: int) -> float:
     return _PEAK_RATE * min((step + 1) / _WARM_UP_STEPS, 1.0, max(0.02, left))
 
 
-def train_language(
-    path: Path,
-    sets: Sequence[FeatureSet],
-    shares: Sequence[float],
-    held_out: Sequence[FeatureSet],
-    *,
-    n_steps: int,
-    seed: int = 1,
-    log_every_s: float = 60,
-    resume: bool = True,
-) -> Student:
-    """Train; every `log_every_s` measure on held-out scenes and save to `path`, from which a later run goes on."""
-    torch.manual_seed(seed)
-    student = Student()
-    matrices = [p for p in student.parameters() if p.ndim == 2 and min(p.shape) > 2]
-    ids = {id(p) for p in matrices}
-    vectors = [p for p in student.parameters() if id(p) not in ids]
-    optimiser = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.98)
+@dataclass(frozen=True)
+class Course:
+    """What is trained on, for how long, and where the result goes."""
+
+    path: Path
+    sets: Sequence[FeatureSet]
+    shares: Sequence[float]
+    held_out: Sequence[FeatureSet]
+    n_steps: int
+    seed: int = 1
+    log_every_s: float = 60
+    n_processes: int = 1
+
+
+def train_language(course: Course) -> None:
+    """Train from the last saved step on, or from nothing; measure and save to `course.path` every so often.
+
+    Two processes of one thread each, which average their gradients, use two cores far better than two threads in one
+    process: most of the operations are too small to be shared.
+    """
+    course.path.parent.mkdir(parents=True, exist_ok=True)
+    if course.n_processes == 1:
+        _train(0, course)
+        return
+    meeting_point = Path(tempfile.mkdtemp()) / "meeting_point"
+    torch.multiprocessing.spawn(_join_and_train, (course, str(meeting_point)), nprocs=course.n_processes)
+
+
+def _join_and_train(rank: int, course: Course, meeting_point: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=course.n_processes
     )
+    _train(rank, course)
+    distributed.destroy_process_group()
+
+
+def _train(rank: int, course: Course) -> None:
+    torch.manual_seed(course.seed)
+    student = Student()
+    optimiser = _make_optimiser(student)
     first_step = 0
-    if resume and path.exists():
-        saved = torch.load(path, weights_only=True)
+    if course.path.exists():
+        saved = torch.load(course.path, weights_only=True)
         student.load_state_dict(saved["student"])
         optimiser.load_state_dict(saved["optimiser"])
         first_step = saved["step"]
     start = last_log = time.monotonic()
     recent: list[tuple[float, float]] = []
-    for step in range(first_step, n_steps):
+    for step in range(first_step, course.n_steps):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, n_steps)
-        answers, observed = batch_loss(student, draw_batch(sets, shares, np.random.default_rng((seed, step))))
+            group["lr"] = learning_rate(step, course.n_steps)
+        batch = draw_batch(course.sets, course.shares, np.random.default_rng((course.seed, step, rank)))
+        answers, observed = batch_loss(student, batch)
         optimiser.zero_grad(set_to_none=True)
         (answers + _AUXILIARY_WEIGHT * observed).backward()
+        if course.n_processes > 1:
+            _average_gradients(student, course.n_processes)
         nn.utils.clip_grad_norm_(student.parameters(), 1.0)
         optimiser.step()
         recent.append((answers.item(), observed.item()))
-        if time.monotonic() - last_log > log_every_s or step == n_steps - 1:
-            mean = np.mean(recent, axis=0)
-            line: dict[str, object] = {"step": step + 1, "seconds": round(time.monotonic() - start)}
-            line |= {"loss": round(float(mean[0]), 4), "observer_loss": round(float(mean[1]), 4)}
-            for i, data in enumerate(held_out):
-                scores = answer_accuracy(student, data, duplicate=bool(i % 2))
-                line[f"{data.tokens.shape[1]}f_{'dup' if i % 2 else 'gen'}"] = {k: round(v, 3) for k, v in scores.items()}
-            print(json.dumps(line), flush=True)
-            path.parent.mkdir(parents=True, exist_ok=True)
+        is_last = step == course.n_steps - 1
+        if rank == 0 and (time.monotonic() - last_log > course.log_every_s or is_last):
+            line = _progress(student, course.held_out, recent)
+            print(json.dumps({"step": step + 1, "seconds": round(time.monotonic() - start)} | line), flush=True)
             saved = {"student": student.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1}
-            torch.save(saved, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
+            # Whoever reads the file while it is written sees the one before.
+            torch.save(saved, course.path.with_suffix(".tmp"))
+            course.path.with_suffix(".tmp").replace(course.path)
             recent, last_log = [], time.monotonic()
-    return student
+
+
+def _make_optimiser(student: Student) -> torch.optim.Optimizer:
+    """AdamW; only matrices decay."""
+    matrices = [p for p in student.parameters() if p.ndim == 2 and min(p.shape) > 2]
+    ids = {id(p) for p in matrices}
+    vectors = [p for p in student.parameters() if id(p) not in ids]
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.02}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.98)
+    )
+
+
+def _average_gradients(student: Student, n_processes: int) -> None:
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in student.parameters()]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= n_processes
+    for parameter, part in zip(student.parameters(), flat.split([g.numel() for g in gradients]), strict=True):
+        parameter.grad = part.view_as(parameter)
+
+
+def _progress(
+    student: Student, held_out: Sequence[FeatureSet], losses: Sequence[tuple[float, float]]
+) -> dict[str, object]:
+    """Mean losses, and accuracy on each held-out set; every second set is asked in the duplicate form."""
+    mean = np.mean(losses, axis=0)
+    line: dict[str, object] = {"loss": round(float(mean[0]), 4), "observer_loss": round(float(mean[1]), 4)}
+    for i, data in enumerate(held_out):
+        scores = answer_accuracy(student, data, duplicate=bool(i % 2))
+        line[f"{data.tokens.shape[1]}f_{'dup' if i % 2 else 'gen'}"] = {k: round(v, 3) for k, v in scores.items()}
+    return line
 
 
 PLAN = (
@@ -295,16 +359,27 @@ SHARES = (0.43, 0.10, 0.10, 0.06, 0.14, 0.10, 0.07)
 HELD_OUT_PLAN = ((8, 96, (0.1,)), (8, 24, (0.1,)), (32, 48, (0.1,)))
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Parse the command line, make the features, train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("testbed/work"), help="folder of vision.pt and of what is made")
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument(
+        "--work", type=Path, default=Path("testbed/work"), help="folder of vision.pt and of what is made"
+    )
+    parser.add_argument("--steps", type=int, default=3500)
+    parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     vision = options.work / "vision.pt"
     train_language(
-        options.work / "language.pt",
-        load_or_make(options.work, vision, PLAN, TRAINING_SEEDS),
-        SHARES,
-        load_or_make(options.work, vision, HELD_OUT_PLAN, HELD_OUT_SEEDS),
-        n_steps=options.steps,
+        Course(
+            path=options.work / "language.pt",
+            sets=load_or_make(options.work, vision, PLAN, TRAINING_SEEDS),
+            shares=SHARES,
+            held_out=load_or_make(options.work, vision, HELD_OUT_PLAN, HELD_OUT_SEEDS),
+            n_steps=options.steps,
+            n_processes=options.processes,
+        )
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -41,6 +41,7 @@ class PatchHeads(nn.Module):
         self.linear = nn.Linear(width, sum(self.widths))
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, ...]:
+        """tokens: shape (F, P, D).  Returns each head's output, shape (F, P, width of the head)."""
         return self.linear(self.norm(tokens)).split(self.widths, dim=-1)
 
 
@@ -85,7 +86,9 @@ def patch_accuracy(tower: VisionTower, heads: PatchHeads, frames: Tensor, labels
     }
 
 
-def train_vision(path: Path, *, n_steps: int, n_scenes: int, seed: int = 1, log_every_s: float = 20) -> dict[str, float]:
+def train_vision(
+    path: Path, *, n_steps: int, n_scenes: int, seed: int = 1, log_every_s: float = 20
+) -> dict[str, float]:
     """Train from nothing, save the tower's state dict to `path` at every log line, return the last accuracy."""
     torch.manual_seed(seed)
     config = unmerged_config()

@@ -6,12 +6,13 @@ import random
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurora_export.errors import EXIT_INTEGRITY, IntegrityError, UsageError
-from aurora_export.tokenizer import MAX_FILE_BYTES, StreamDecoder, Tokenizer
+from aurora_export.tokenizer import MAX_FILE_BYTES, StreamDecoder, Tokenizer, _pairs_in_no_token
 
 # A full set of bytes, so that everything has a tokenisation, and tokens that overlap in awkward ways.
 OVERLAPPING = [b"ab", b"abcd", b"bcdefg", b"cd", b"  ", b"    ", b"\n\n", "é".encode(), "😀".encode()[:3], b"aaaa"]
@@ -126,6 +127,11 @@ def test_encode_is_greedy_longest_match(parts: list[bytes]) -> None:
 @given(st.text(max_size=200))
 def test_decode_undoes_encode(text: str) -> None:
     assert SMALL.decode(SMALL.encode(text)) == text
+
+
+def test_text_is_cut_wherever_no_token_reaches_across() -> None:
+    splits = _pairs_in_no_token([b"ab", b"x", b"cab"])
+    assert [divmod(pair, 256) for pair in np.flatnonzero(~splits).tolist()] == [(97, 98), (99, 97)]
 
 
 def test_time_is_linear_in_the_text(world: Tokenizer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from aurora_export.model.vision import normalise_frames
 from tiny import tiny_model
 
@@ -22,7 +23,7 @@ def encode(model, frames):
 
 
 def changed(**merge):
-    return tiny_model(overrides={"merge": merge}).eval()
+    return tiny_model(merge=merge).eval()
 
 
 def test_normalised_pixels(frames):
@@ -91,7 +92,7 @@ def test_the_last_layer_of_the_checkpoint_does_not_run():
 
 
 def test_at_ratio_one_the_tokens_are_the_patches(frames):
-    model = tiny_model(overrides=UNMERGED).eval()
+    model = tiny_model(**UNMERGED).eval()
     output = encode(model, frames)
     assert (output.sizes == 1).all()
     assert torch.equal(output.token_of_patch[0], torch.arange(64, dtype=torch.int32))

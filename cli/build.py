@@ -1,0 +1,125 @@
+"""aurora-export build: checkpoint to bundle."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurora_export.cli.program import Subcommand
+from aurora_export.errors import DependencyError, UsageError
+
+if TYPE_CHECKING:
+    from aurora_export.manifest import Manifest
+
+Settings = dict[str, dict[str, Any]]
+"""Section -> key -> value, as `config_from_parts` takes them."""
+
+NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
+INSTALL = "pip install 'aurora-export[export,cpu]'"
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("build", cls=Subcommand)
+@click.argument("checkpoint", type=_PATH, required=False)
+@click.option("-o", "--out", type=_PATH, required=True, metavar="DIR", help="The bundle to write, NAME.aurora.")
+@click.option("--language", type=_PATH, metavar="PATH", help="Language model, instead of the checkpoint's.")
+@click.option("--vision", type=_PATH, metavar="PATH", help="SigLIP tower, instead of the checkpoint's.")
+@click.option("--projector", type=_PATH, metavar="PATH", help="Projector, instead of the checkpoint's.")
+@click.option("--vocabulary", type=_PATH, metavar="FILE", help="Vocabulary file, instead of the checkpoint's.")
+@click.option("--profile", metavar="NAME", help="released or paper.  [default: the checkpoint's, or released]")
+@click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
+@click.option("--token-kept-ratio", type=float, metavar="RATIO", help="Short for --set merge.kept_ratio=RATIO.")
+@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of the graphs.")
+def build_command(
+    *,
+    checkpoint: Path | None,
+    out: Path,
+    language: Path | None,
+    vision: Path | None,
+    projector: Path | None,
+    vocabulary: Path | None,
+    profile: str | None,
+    settings: tuple[str, ...],
+    token_kept_ratio: float | None,
+    precision: str,
+) -> None:
+    """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
+
+    The parts may also be given one by one. A bundle that exists is replaced once the new one is complete and has
+    passed; anything else is never overwritten.
+    """
+    overrides = _overrides(settings, token_kept_ratio)
+    if checkpoint is None and not (language and vision and projector):
+        raise UsageError("no checkpoint", hint="give CHECKPOINT, or --language, --vision and --projector")
+    _check_destination(out)
+    _check_dependencies()
+
+    from aurora_export.cli.progress import Progress
+    from aurora_export.export.bundle import build_bundle
+    from aurora_export.model.checkpoint import CheckpointSource, load_checkpoint
+
+    source = CheckpointSource(
+        path=checkpoint, language=language, vision=vision, projector=projector, vocabulary=vocabulary
+    )
+    with Progress() as progress:
+        progress.phase("read the checkpoint")
+        loaded = load_checkpoint(source, profile=profile, overrides=overrides)
+        manifest = build_bundle(loaded, out, precision=precision, progress=progress.phase)
+    click.echo(_summary(out, manifest))
+
+
+def _overrides(settings: tuple[str, ...], token_kept_ratio: float | None) -> Settings:
+    """What --set and its short forms ask for. Raises UsageError for what is not SECTION.KEY=VALUE."""
+    overrides: Settings = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot and section and key):
+            raise UsageError(f"--set {setting}: expected SECTION.KEY=VALUE", hint="as in --set merge.order=descending")
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = text  # a word needs no quotes
+        overrides.setdefault(section, {})[key.replace("-", "_")] = value
+    if token_kept_ratio is not None:
+        if "kept_ratio" in overrides.get("merge", {}):
+            raise UsageError("--token-kept-ratio and --set merge.kept_ratio are the same setting", hint="give one")
+        overrides.setdefault("merge", {})["kept_ratio"] = token_kept_ratio
+    return overrides
+
+
+def _check_destination(out: Path) -> None:
+    """Refuse to overwrite what is no bundle, before any work is done."""
+    from aurora_export.manifest import MANIFEST_NAME
+
+    if out.exists() and not (out / MANIFEST_NAME).is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"{out}: exists and is not a bundle; it is not overwritten", hint="choose another --out")
+
+
+def _check_dependencies() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise DependencyError(f"build needs {', '.join(missing)}, not installed here", hint=INSTALL)
+
+
+def _summary(out: Path, manifest: Manifest) -> str:
+    """What was built, ending with the line that says that it passed."""
+    config, checked = manifest.config, manifest.verification
+    n_patches, n_kept = config.vision.n_patches, config.tokens_per_frame
+    size_mb = sum(entry.size for entry in manifest.digests.values()) / 1e6
+    lines = [
+        f"{out}: {size_mb:.1f} MB, {manifest.precision}, profile {config.profile}",
+        f"  tokens per frame: {n_kept} of {n_patches} ({n_kept / n_patches:.3f}, asked {config.merge.kept_ratio:g})",
+        *(
+            f"  {name}: error {output.error:.2g} of at most {output.limit:.2g} ({output.metric})"
+            for name, output in checked.outputs.items()
+        ),
+        f"  merge decisions that differ: {checked.merge_flips} in {checked.n_frames} frames",
+        "PASS",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,105 @@
+"""aurora-export run: bundle, video and prompt to an answer."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aurora_export.cli.program import Subcommand
+from aurora_export.errors import UsageError
+
+if TYPE_CHECKING:
+    from aurora_export.runtime.session import Aurora, WatchReport
+
+_log = logging.getLogger(__name__)
+
+
+@click.command("run", cls=Subcommand)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option("--prompt", required=True, metavar="TEXT", help="The question about the video.")
+@click.option("--fps", type=float, help="Frames to watch per second of video.  [default: 1]")
+@click.option("--num-frames", type=int, help="Frames to watch, spread evenly, instead of a rate.")
+@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
+@click.option("--temperature", type=float, default=0.0, show_default=True, help="0: the most likely token, always.")
+@click.option("--top-p", type=float, default=1, show_default=True, help="Draw from the likeliest of this sum.")
+@click.option("--top-k", type=int, default=0, show_default=True, help="Draw from this many tokens; 0: all.")
+@click.option("--presence-penalty", type=float, default=0.0, show_default=True, help="Against tokens already said.")
+@click.option("--frequency-penalty", type=float, default=0.0, show_default=True, help="The same, for each time.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
+@click.option("--threads", type=int, help="CPU threads.  [default: one per core]")
+@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the answer.")
+def run_command(
+    *,
+    bundle: Path,
+    video: Path,
+    prompt: str,
+    fps: float | None,
+    num_frames: int | None,
+    max_tokens: int,
+    threads: int | None,
+    device: str,
+    as_json: bool,
+    **sampling: Any,
+) -> None:
+    """Answer a question about VIDEO, a video or image file, with the model in BUNDLE.
+
+    The answer goes to stdout as it is made; everything else goes to stderr.
+    """
+    from aurora_export.cli.progress import Progress
+    from aurora_export.runtime.session import Aurora
+    from aurora_export.runtime.video import open_video
+    from aurora_export.sampling import SamplingOptions
+
+    if fps is not None and num_frames is not None:
+        raise UsageError("--fps and --num-frames exclude each other", hint="give the rate or the number of frames")
+    if max_tokens < 1:
+        raise UsageError(f"--max-tokens is {max_tokens}; at least 1 is needed")
+    options = SamplingOptions(**sampling)
+    with open_video(video, fps=fps, num_frames=num_frames) as frames, Progress() as progress:
+        progress.phase("open the bundle")
+        aurora = Aurora.open(bundle, device=device, threads=threads)
+        progress.phase("watch the video")
+        report = aurora.watch(
+            frames, prompt=prompt, on_frame=lambda frame: progress.detail(f"{frame.index + 1} frames")
+        )
+    with aurora:
+        answer = ""
+        for piece in aurora.ask(prompt, options=options, max_tokens=max_tokens):
+            # World models begin an answer with a space, which belongs to the prompt's form.
+            shown = piece if answer else piece.lstrip()
+            answer += shown
+            if not as_json:
+                click.echo(shown, nl=False)
+        if as_json:
+            click.echo(json.dumps(_summary(aurora, report, prompt, answer), ensure_ascii=False, indent=2))
+        else:
+            click.echo()
+        _log.info(_timing_line(aurora))
+
+
+def _summary(aurora: Aurora, report: WatchReport, prompt: str, answer: str) -> dict[str, Any]:
+    """The object of --json."""
+    stats = aurora.stats
+    return {
+        "prompt": prompt,
+        "answer": answer,
+        "answer_end": stats.answer_end,
+        "n_frames": stats.n_frames,
+        "n_visual_tokens": stats.n_visual_tokens,
+        "n_text_tokens": stats.n_text_tokens,
+        "n_answer_tokens": stats.n_answer_tokens,
+        "seconds": {stage: round(seconds, 4) for stage, seconds in stats.seconds.items()},
+        "warnings": list(report.warnings),
+    }
+
+
+def _timing_line(aurora: Aurora) -> str:
+    stats = aurora.stats
+    counts = f"{stats.n_frames} frames, {stats.n_visual_tokens} visual tokens, {stats.n_answer_tokens} answer tokens"
+    return f"{counts}; " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stats.seconds.items())

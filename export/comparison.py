@@ -1,0 +1,156 @@
+"""How far outputs are from the reference's, and how far they may be. Needs no torch: `check` runs this anywhere.
+
+All errors are relative, because a checkpoint may have activations of any scale. Merged tokens are compared by
+position only where both sides merged alike: one similarity that is a tie up to rounding moves every token after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from aurora_export.contract import STATE_NAMES
+from aurora_export.errors import AccuracyError
+from aurora_export.manifest import Measured, Verification
+
+Arrays = Mapping[str, np.ndarray]
+
+TENSOR_METRIC = "max abs error / max abs"
+STATE_METRIC = "max abs error / max abs, of the worst layer"
+FLIP_METRIC = "share of tokens that hold other patches, or stand elsewhere, than in the reference"
+ALIKE_METRIC = f"{TENSOR_METRIC}, frames that merged alike"
+MATCHED_METRIC = f"{TENSOR_METRIC}, tokens of the same patches in frames that merged otherwise"
+POOLED_METRIC = f"{TENSOR_METRIC}, mean over patches in frames that merged otherwise"
+
+LIMITS: dict[str, dict[str, float]] = {
+    "fp32": {
+        "visual_tokens": 1e-4,
+        "visual_tokens.matched": 5e-2,
+        "visual_tokens.pooled": 5e-2,
+        "merging": 0.1,
+        "embeddings": 0.0,
+        "logits": 1e-4,
+        **{f"next_{name}": 1e-5 for name in STATE_NAMES},
+    }
+}
+"""Precision -> what is measured -> the error at which a build fails."""
+
+NEGLIGIBLE = 1e-6
+"""A layer whose state is smaller than this share of the largest layer's is measured against that share."""
+
+
+@dataclass
+class Comparison:
+    """Collects the worst error of each output over many runs."""
+
+    precision: str = "fp32"
+    outputs: dict[str, Measured] = field(default_factory=dict)
+    merge_flips: int = 0
+    n_frames: int = 0
+    n_tokens: int = 0
+    _n_visual: int = 0
+    _n_moved: int = 0
+
+    def record(self, name: str, error: float, metric: str) -> None:
+        """Keep an error if it is the worst of its name. name: a key of LIMITS."""
+        if name not in self.outputs or not error <= self.outputs[name].error:
+            self.outputs[name] = Measured(error=error, limit=LIMITS[self.precision][name], metric=metric)
+
+    def add_vision(self, actual: Arrays, expected: Arrays) -> None:
+        """Compare the outputs of the vision graph for F frames, by their names in the contract."""
+        for frame in range(len(expected["visual_tokens"])):
+            self._add_frame(*({name: array[frame] for name, array in side.items()} for side in (actual, expected)))
+
+    def _add_frame(self, actual: Arrays, expected: Arrays) -> None:
+        n_tokens = len(expected["visual_tokens"])
+        pairs = [(mine, theirs) for mine, theirs, same in _tokens_of_same_patches(actual, expected) if same]
+        self.n_frames += 1
+        self._n_visual += n_tokens
+        moved = n_tokens - sum(mine == theirs for mine, theirs in pairs)
+        self._n_moved += moved
+        self.record("merging", self._n_moved / self._n_visual, FLIP_METRIC)
+        tokens, reference = actual["visual_tokens"], expected["visual_tokens"]
+        if not moved:
+            self.record("visual_tokens", relative_error(tokens, reference), ALIKE_METRIC)
+            return
+        self.merge_flips += int((actual["token_of_patch"] != expected["token_of_patch"]).sum())
+        if pairs:
+            mine, theirs = (list(indices) for indices in zip(*pairs, strict=True))
+            self.record("visual_tokens.matched", relative_error(tokens[mine], reference[theirs]), MATCHED_METRIC)
+        pooled = [side["token_sizes"] @ side["visual_tokens"] / side["token_sizes"].sum() for side in (actual, expected)]
+        self.record("visual_tokens.pooled", relative_error(*pooled), POOLED_METRIC)
+
+    def add_language(self, actual: Arrays, expected: Arrays, *, n_tokens: int) -> None:
+        """Compare the outputs of the language graph, by their names in the contract. n_tokens: that were run."""
+        self.n_tokens += n_tokens
+        self.record("logits", relative_error(actual["logits"], expected["logits"]), TENSOR_METRIC)
+        for name in (f"next_{name}" for name in STATE_NAMES):
+            self.record(name, worst_layer_error(actual[name], expected[name]), STATE_METRIC)
+
+    def verification(self) -> Verification:
+        """What the manifest records."""
+        return Verification(
+            outputs=dict(self.outputs), merge_flips=self.merge_flips, n_frames=self.n_frames, n_tokens=self.n_tokens
+        )
+
+
+def require_within_limits(verification: Verification, *, hint: str) -> None:
+    """Raise AccuracyError for the first output whose error is over its limit, or is no number."""
+    for name, measured in verification.outputs.items():
+        if not measured.error <= measured.limit:
+            raise AccuracyError(
+                f"{name}: error {measured.error:.2g} against the reference is over the limit of {measured.limit:.2g} "
+                f"({measured.metric})",
+                hint=hint,
+            )
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference, divided by the largest absolute value expected; infinite if anything is not finite.
+
+    Two shapes that differ are an infinite error as well.
+    """
+    if actual.shape != expected.shape or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return float("inf")
+    return _divide(_largest(actual.astype(np.float64) - expected), _largest(expected))
+
+
+def worst_layer_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Relative error of the worst layer, each by its own scale. Shapes (L, ...)."""
+    if relative_error(actual, expected) == float("inf"):
+        return float("inf")
+    floor = NEGLIGIBLE * _largest(expected)
+    return max(
+        _divide(_largest(mine.astype(np.float64) - theirs), max(_largest(theirs), floor))
+        for mine, theirs in zip(actual, expected, strict=True)
+    )
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array).max(initial=0))
+
+
+def _divide(error: float, scale: float) -> float:
+    return 0.0 if error == 0 else float("inf") if scale == 0 else error / scale
+
+
+def _tokens_of_same_patches(actual: Arrays, expected: Arrays) -> Iterator[tuple[int, int, bool]]:
+    """For each expected token that holds patches the same as one of the actual: (actual index, expected index, True).
+
+    Tokens without a counterpart are left out; the two sizes must agree with the patches, or the third item is False.
+    """
+    groups = [_patches_of_tokens(side["token_of_patch"]) for side in (actual, expected)]
+    for patches, theirs in groups[1].items():
+        mine = groups[0].get(patches)
+        if mine is not None and theirs >= 0 and mine >= 0:
+            yield mine, theirs, bool(actual["token_sizes"][mine] == expected["token_sizes"][theirs] == len(patches))
+
+
+def _patches_of_tokens(token_of_patch: np.ndarray) -> dict[tuple[int, ...], int]:
+    """The patches that each token holds -> the token's index."""
+    patches: dict[int, list[int]] = {}
+    for patch, token in enumerate(token_of_patch.tolist()):
+        patches.setdefault(token, []).append(patch)
+    return {tuple(held): token for token, held in patches.items()}

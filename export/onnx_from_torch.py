@@ -1,0 +1,174 @@
+"""A graph of torch modules to an ONNX file: traced by torch.export, written with external data, cleaned.
+
+Opset 20 is the newest that TensorRT 10.3 (JetPack 6) reads, and has everything the graphs use, Gelu included.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+import torch
+
+from aurora_export import __version__
+from aurora_export.export.graphs import Graph
+from aurora_export.plugins import DOMAIN
+from aurora_export.plugins.wkv.onnx_function import wkv_function
+from aurora_export.plugins.wkv.op import translation_table
+
+OPSET = 20
+IR_VERSION = 10
+
+MIN_EXTERNAL_BYTES = 1024
+"""Smaller constants stay in the .onnx file, where shape inference can read them."""
+
+DATA_ALIGNMENT_BYTES = 4096
+"""Large tensors begin at a page, so that a runtime can map them."""
+
+
+def export_onnx(graph: Graph, path: Path, progress: Callable[[float], None] | None = None) -> None:
+    """Trace a graph and write `path` and, beside it, `<path>.data` with the weights.
+
+    progress: called with the share of the weights that is written.
+    The same weights give the same bytes. Raises OSError as the file system does.
+    """
+    model = trace(graph)
+    n_written = 0
+
+    def count(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
+        nonlocal n_written
+        n_written += 1
+        if progress is not None:
+            progress(n_written / info.total)
+
+    ir.save(
+        model,
+        path,
+        external_data=f"{path.name}.data",
+        size_threshold_bytes=MIN_EXTERNAL_BYTES,
+        alignment=DATA_ALIGNMENT_BYTES,
+        callback=count,
+    )
+
+
+def trace(graph: Graph) -> ir.Model:
+    """The graph as an ONNX model in memory, with our functions and names in place; its weights are those of torch."""
+    with _quiet_exporter():
+        program = torch.export.export(
+            graph.module,
+            graph.example_inputs(),
+            dynamic_shapes=_dynamic_shapes(graph),
+            # Otherwise torch insists on a separate trace for T - 1 = 1, where strides are ambiguous.
+            prefer_deferred_runtime_asserts_over_guards=True,
+        )
+        onnx_program = torch.onnx.export(
+            program,
+            input_names=[spec.name for spec in graph.spec.inputs],
+            output_names=[*(spec.name for spec in graph.spec.outputs), *graph.layer_outputs],
+            dynamic_shapes=_dynamic_shapes(graph),
+            custom_translation_table=translation_table(),
+            opset_version=OPSET,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+        )
+        if onnx_program is None:
+            raise RuntimeError(f"torch.onnx.export returned no program for {graph.name}")
+        _transpose_weights(onnx_program.model)
+        onnx_program.optimize()
+    model = onnx_program.model
+    _hide_layer_outputs(model, graph)
+    for op_type in graph.wkv_nodes:
+        function = ir.from_proto(wkv_function(op_type, opset=OPSET))
+        model.functions[function.identifier()] = function
+    _clean(model, graph.name)
+    return model
+
+
+def _dynamic_shapes(graph: Graph) -> tuple[dict[int, torch.export.Dim], ...]:
+    """The contract's letters, as torch.export wants them: per input, axis -> dimension."""
+    letters = {entry for spec in graph.spec.inputs for entry in spec.shape if isinstance(entry, str)}
+    dims = {letter: torch.export.Dim(letter, min=1) for letter in sorted(letters)}
+    return tuple(
+        {axis: dims[entry] for axis, entry in enumerate(spec.shape) if isinstance(entry, str)}
+        for spec in graph.spec.inputs
+    )
+
+
+def _transpose_weights(model: ir.Model) -> None:
+    """Store the weights of linear layers as MatMul takes them, in place of a Transpose that each runtime does at load.
+
+    Nothing is held in memory twice: a weight is transposed when it is written. The exporter's optimiser would fold
+    small ones, under names that say nothing, and leave large ones as they are.
+    """
+    for node in list(model.graph):
+        weight = node.inputs[0] if node.op_type == "Transpose" else None
+        if weight is None or weight.name not in model.graph.initializers or weight.const_value is None:
+            continue
+        stored = weight.const_value
+        perm = node.attributes["perm"].as_ints()
+        name = f"{weight.name}.transposed"
+        if name not in model.graph.initializers:
+            tensor = ir.LazyTensor(
+                lambda stored=stored, perm=perm, name=name: ir.tensor(stored.numpy().transpose(perm), name=name),
+                dtype=stored.dtype,
+                shape=ir.Shape(stored.shape[axis] for axis in perm),
+                name=name,
+            )
+            model.graph.register_initializer(
+                ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
+            )
+        node.outputs[0].replace_all_uses_with(model.graph.initializers[name])
+        model.graph.remove(node, safe=True)
+
+
+def _hide_layer_outputs(model: ir.Model, graph: Graph) -> None:
+    """Make the residual streams, outputs while tracing so that they have a name and survive, inner values again."""
+    hidden = set(graph.layer_outputs)
+    values = {value.name: value for value in model.graph.outputs if value.name in hidden}
+    model.graph.outputs[:] = [value for value in model.graph.outputs if value.name not in hidden]
+    for name in graph.layer_outputs:
+        if name not in values or not values[name].uses():
+            raise RuntimeError(f"{graph.name}: the exporter lost the value {name}")
+
+
+def _clean(model: ir.Model, name: str) -> None:
+    """Remove what the exporter notes about this machine (source lines, stack traces), and name the producer."""
+    model.ir_version = IR_VERSION
+    model.producer_name, model.producer_version = "aurora-export", __version__
+    model.doc_string = None
+    model.metadata_props.clear()
+    model.graph.name, model.graph.doc_string = name, None
+    model.opset_imports.update({"": OPSET, DOMAIN: 1} if model.functions else {"": OPSET})
+    for container in (model.graph, *model.functions.values()):
+        container.metadata_props.clear()
+        for value in (*container.inputs, *getattr(container, "initializers", {}).values()):
+            value.metadata_props.clear()
+            value.doc_string = None
+        for node in ir.traversal.RecursiveGraphIterator(container):
+            node.metadata_props.clear()
+            node.doc_string = None
+            for value in node.outputs:
+                value.metadata_props.clear()
+                value.doc_string = None
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Silence what torch says about its own insides, and nothing else."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # "torchvision is not installed"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*", category=FutureWarning)
+        warnings.filterwarnings("ignore", message=r"# The axis name: .* will not be used", category=UserWarning)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

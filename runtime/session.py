@@ -1,0 +1,379 @@
+"""A conversation about a video: frames and text go into one recurrent state, an answer comes out.
+
+    prefix ids ─ embeddings table ────────────┐
+    frame ─ resize ─ vision ─ visual tokens ──┤─ language, in chunks ─► state
+    question ids ─ embeddings table ──────────┘                          │
+    answer ids ◄─ sampling ◄─ logits ◄─ language, token by token ◄───────┘
+
+Memory does not depend on how much was watched or said: a frame lives until it is in the state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+
+from aurora_export.config import PromptConfig
+from aurora_export.contract import MAX_CHUNK_TOKENS
+from aurora_export.errors import IncompatibleError, UsageError
+from aurora_export.frames import resize_frame
+from aurora_export.manifest import Manifest
+from aurora_export.prompt import prefix_ids, separator_ids, suffix_ids, turn_ids
+from aurora_export.runtime.opened_bundle import OpenedBundle, open_bundle
+from aurora_export.runtime.state import Phase, State
+from aurora_export.runtime.stop_texts import StopTexts
+from aurora_export.runtime.video import Frame, FrameSource, open_source
+from aurora_export.sampling import Sampler, SamplingOptions
+from aurora_export.tokenizer import StreamDecoder
+
+DEFAULT_MAX_TOKENS = 256
+TURN_END = "\n\n"
+"""Ends a turn in the World format; `prompt.turn_ids` has it in front of a question."""
+
+WATCH_STAGES = ("decode", "resize", "vision", "prefill")
+
+
+@dataclass(frozen=True)
+class WatchedFrame:
+    """What became of one frame; arrays as the vision graph returns them, without F."""
+
+    index: int
+    time_s: float | None
+    visual_tokens: np.ndarray
+    token_sizes: np.ndarray
+    token_of_patch: np.ndarray
+
+
+@dataclass(frozen=True)
+class WatchReport:
+    """One call of `watch`: what went into the state, how long each stage took, and what was wrong with the video."""
+
+    n_frames: int
+    n_visual_tokens: int
+    seconds: dict[str, float]
+    """by WATCH_STAGES"""
+    warnings: tuple[str, ...]
+
+
+@dataclass
+class Stats:
+    """Everything that a session did since it was opened or forked; `reset` and `load` do not clear it."""
+
+    n_frames: int = 0
+    n_visual_tokens: int = 0
+    n_text_tokens: int = 0
+    n_answer_tokens: int = 0
+    answer_end: Literal["stop", "length", "unfinished"] | None = None
+    """Why the last answer ended: a stop id or stop text, max_tokens, or nobody asked for more of it."""
+    seconds: dict[str, float] = field(
+        default_factory=lambda: dict.fromkeys(("open", *WATCH_STAGES, "question", "answer"), 0.0)
+    )
+
+
+class Aurora:
+    """A model that watches and answers. Open it with `Aurora.open`; not for several threads at once: fork it.
+
+    A session has read nothing, or is watching (frames may follow), or has answered (a further question may follow,
+    or a new video as a new turn). `ask` moves the state on: to ask many questions about one video, ask forks.
+    """
+
+    def __init__(self, opened: OpenedBundle) -> None:
+        """See `open`."""
+        self._opened: OpenedBundle | None = opened
+        self._loop = opened.language.open_loop()
+        self._header = self._zero_state().header
+        self._turn = 0
+        """Counts what changes the state from outside an answer, which must not go on after that."""
+        self.stats = Stats()
+
+    @classmethod
+    def open(
+        cls,
+        bundle: str | Path,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        verify: bool = True,
+        progress: Callable[[str, int], None] | None = None,
+    ) -> Aurora:
+        """Open a bundle.
+
+        threads: of one operator; None lets the engine choose. verify: compare the digest of every file with the
+        manifest before any is opened; leave it out only where that was done. progress: called with a file's path
+        and the bytes of it that were verified since the last call.
+        Raises IntegrityError, IncompatibleError, DependencyError, ResourceError or UsageError; see errors.py.
+        """
+        started = time.perf_counter()
+        aurora = cls(open_bundle(Path(bundle), device=device, threads=threads, verify=verify, progress=progress))
+        aurora.stats.seconds["open"] = time.perf_counter() - started
+        return aurora
+
+    def __enter__(self) -> Aurora:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the model; forks keep it. Closing twice is allowed, any other use after it is a UsageError."""
+        self._opened = None
+        del self._loop
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the bundle."""
+        return self._model.manifest
+
+    @property
+    def phase(self) -> Phase:
+        """`empty`, `watching` or `answered`."""
+        return self._header.phase
+
+    def watch(
+        self,
+        source: FrameSource,
+        *,
+        prompt: str | None = None,
+        fps: float | None = None,
+        num_frames: int | None = None,
+        on_frame: Callable[[WatchedFrame], None] | None = None,
+    ) -> WatchReport:
+        """Read a video into the state, frame by frame; while watching, more frames continue the same video.
+
+        prompt: the question, if it is known before the first frame; the answer then profits from knowing what to
+        look for. None puts the profile's general instruction there, and any question may follow.
+        fps, num_frames: which frames of a file are used, see `open_video`; by default one a second. Not for
+        iterables, which are used whole. on_frame: called after each frame.
+        Raises UsageError (options, no such file, no frames), IntegrityError (not a video) or DependencyError.
+        """
+        if prompt is not None and self.phase == "watching":
+            raise UsageError(
+                "the prompt must come before the first frame, and this session is watching already",
+                hint="call reset() first, or pass the question to ask()",
+            )
+        before = self._ids_before_frames(prompt)
+        self._turn += 1
+        seconds = dict.fromkeys(WATCH_STAGES, 0.0)
+        n_frames = n_visual_tokens = 0
+        with open_source(source, fps=fps, num_frames=num_frames) as frames:
+            for index, frame in enumerate(_timed(iter(frames), seconds, self.stats.seconds)):
+                watched = self._watch_frame(index, frame, before, seconds)
+                before = separator_ids(self._prompt_config, self._model.tokenizer)
+                n_frames += 1
+                n_visual_tokens += len(watched.visual_tokens)
+                if on_frame is not None:
+                    on_frame(watched)
+        if not n_frames:
+            raise UsageError("there are no frames to watch", hint="pass at least one picture")
+        return WatchReport(n_frames, n_visual_tokens, seconds, tuple(frames.warnings))
+
+    def ask(
+        self,
+        question: str,
+        *,
+        options: SamplingOptions | None = None,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        stop: Sequence[str] = (),
+    ) -> Iterator[str]:
+        """Read a question about what was watched, and answer it in pieces of text, as they come.
+
+        options: greedy if None. The answer ends at a stop id or stop text of the profile, at one of `stop`, or
+        after max_tokens; stop texts are not part of it. The question is read at once, tokens are made as the
+        iterator is advanced: the state has seen what was made, stop texts too, and an answer that is left unfinished
+        can be followed by a further question.
+        Raises UsageError (nothing watched, empty question, bad options).
+        """
+        stops = StopTexts((*self._prompt_config.stop_texts, *((stop,) if isinstance(stop, str) else stop)))
+        return self._text_of(self.generate_ids(question, options=options, max_tokens=max_tokens), stops)
+
+    def generate_ids(
+        self, question: str, *, options: SamplingOptions | None = None, max_tokens: int = DEFAULT_MAX_TOKENS
+    ) -> Iterator[int]:
+        """As `ask`, but token ids, without the stop id; stop texts are not looked for."""
+        if self.phase == "empty":
+            raise UsageError("nothing was watched yet", hint="call watch() with a video or pictures before ask()")
+        if max_tokens < 1:
+            raise UsageError(f"max_tokens is {max_tokens}; at least 1 is needed")
+        sampler = Sampler(options)
+        ids_of = suffix_ids if self.phase == "watching" else turn_ids
+        ids = ids_of(self._prompt_config, self._model.tokenizer, question)
+        self._turn += 1
+        started = time.perf_counter()
+        logits = self._feed(self._model.embed_ids(ids))
+        self._move(phase="answered", n_tokens=len(ids))
+        self.stats.n_text_tokens += len(ids)
+        self.stats.seconds["question"] += time.perf_counter() - started
+        self.stats.answer_end = "unfinished"
+        return self._generate(logits, sampler, max_tokens, self._turn)
+
+    @property
+    def state(self) -> State:
+        """A copy of where this session stands; assign one to continue from there."""
+        return State(self._loop.read_state(), self._header)
+
+    @state.setter
+    def state(self, state: State) -> None:
+        if state.header.fingerprint != self._model.fingerprint:
+            raise IncompatibleError(
+                f"state of the model {state.header.fingerprint}; this bundle is {self._model.fingerprint}",
+                hint="open the bundle that made it, or watch the video again with this one",
+            )
+        self._turn += 1
+        self._loop.write_state(state.arrays)
+        self._header = state.header
+
+    def fork(self) -> Aurora:
+        """Another session over the same engines that continues from here, apart from this one."""
+        other = Aurora(self._model)
+        other.state = self.state
+        return other
+
+    def reset(self) -> None:
+        """Forget everything that was watched and said."""
+        self.state = self._zero_state()
+
+    def save(self, path: str | Path) -> None:
+        """Write the state to a `.aurstate` file; see `State.save`."""
+        self.state.save(path)
+
+    def load(self, path: str | Path) -> None:
+        """Continue from a `.aurstate` file that the same model wrote; see `State.load`."""
+        self.state = State.load(path, self.manifest.config, fingerprint=self._model.fingerprint)
+
+    @property
+    def _model(self) -> OpenedBundle:
+        if self._opened is None:
+            raise UsageError("this session is closed", hint="open the bundle again with Aurora.open()")
+        return self._opened
+
+    @property
+    def _prompt_config(self) -> PromptConfig:
+        return self.manifest.config.prompt
+
+    def _zero_state(self) -> State:
+        manifest = self._model.manifest
+        return State.zero(
+            manifest.config,
+            fingerprint=self._model.fingerprint,
+            precision=manifest.precision,
+            backend=self._model.language.backend,
+        )
+
+    def _ids_before_frames(self, prompt: str | None) -> tuple[int, ...]:
+        """What stands before the next frame."""
+        tokenizer = self._model.tokenizer
+        if self.phase == "watching":
+            return separator_ids(self._prompt_config, tokenizer)
+        if self.phase == "empty":
+            return prefix_ids(self._prompt_config, tokenizer, prompt)
+        # A new video after an answer is a new turn of the same sequence: an empty line, and no second start of text.
+        without_start = self._prompt_config.model_copy(update={"bos": False})
+        return (*tokenizer.encode(TURN_END), *prefix_ids(without_start, tokenizer, prompt))
+
+    def _watch_frame(
+        self, index: int, frame: Frame, ids_before: tuple[int, ...], seconds: dict[str, float]
+    ) -> WatchedFrame:
+        """Read one frame, and the text before it, into the state."""
+        model, config = self._model, self.manifest.config
+        clock = _Clock(seconds, self.stats.seconds)
+        resized = resize_frame(
+            frame.pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
+        )
+        clock.lap("resize")
+        # One frame in a run, so that no result depends on how frames were batched.
+        output = {name: array[0] for name, array in model.vision.run({"frames": resized[None]}).items()}
+        clock.lap("vision")
+        tokens = output["visual_tokens"]
+        self._feed(np.concatenate([model.embed_ids(ids_before), tokens]) if ids_before else tokens)
+        previous = bytes.fromhex(self._header.video_digest or "00" * 32)
+        self._move(
+            phase="watching",
+            n_tokens=len(ids_before) + len(tokens),
+            frames_seen=self._header.frames_seen + 1,
+            position_s=frame.time_s,
+            video_digest=hashlib.sha256(previous + resized.tobytes()).hexdigest(),
+        )
+        clock.lap("prefill")
+        self.stats.n_frames += 1
+        self.stats.n_visual_tokens += len(tokens)
+        self.stats.n_text_tokens += len(ids_before)
+        return WatchedFrame(index, frame.time_s, tokens, output["token_sizes"], output["token_of_patch"])
+
+    def _feed(self, embeddings: np.ndarray) -> np.ndarray:
+        """Read embeddings, shape (T, E) for any T >= 1; the logits after the last one, valid until the next call."""
+        for start in range(0, len(embeddings), MAX_CHUNK_TOKENS):
+            logits = self._loop.advance(embeddings[start : start + MAX_CHUNK_TOKENS])
+        return logits
+
+    def _move(self, *, phase: Phase, n_tokens: int, **fields: object) -> None:
+        """Note in the header what the state has just seen."""
+        tokens_seen = self._header.tokens_seen + n_tokens
+        self._header = self._header.model_copy(update={"phase": phase, "tokens_seen": tokens_seen, **fields})
+
+    def _generate(self, logits: np.ndarray, sampler: Sampler, max_tokens: int, turn: int) -> Iterator[int]:
+        """Draw ids and feed them back. An id is in the state before it is yielded: nobody need come back for more."""
+        for _ in range(max_tokens):
+            if self._turn != turn:
+                raise UsageError(
+                    "this answer cannot go on: its session has moved on", hint="use a fork() for each parallel answer"
+                )
+            started = time.perf_counter()
+            token = sampler.next(logits)
+            stopped = token in self._prompt_config.stop_ids
+            if not stopped:
+                logits = self._feed(self._model.embed_ids((token,)))
+                self._move(phase="answered", n_tokens=1)
+                self.stats.n_answer_tokens += 1
+            self.stats.seconds["answer"] += time.perf_counter() - started
+            if stopped:
+                self.stats.answer_end = "stop"
+                return
+            yield token
+        self.stats.answer_end = "length"
+
+    def _text_of(self, ids: Iterator[int], stops: StopTexts) -> Iterator[str]:
+        """The text of ids in pieces that are never empty, up to a stop text."""
+        decoder = StreamDecoder(self._model.tokenizer)
+        for token in ids:
+            text, stopped = stops.push(decoder.push(token))
+            if text:
+                yield text
+            if stopped:
+                self.stats.answer_end = "stop"
+                return
+        text, stopped = stops.push(decoder.flush())
+        if rest := text if stopped else text + stops.flush():
+            yield rest
+
+
+class _Clock:
+    """Adds the time since the last lap to a stage, in every table given."""
+
+    def __init__(self, *tables: dict[str, float]) -> None:
+        self._tables, self._last = tables, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        for table in self._tables:
+            table[stage] += now - self._last
+        self._last = now
+
+
+def _timed(frames: Iterator[Frame], *tables: dict[str, float]) -> Iterator[Frame]:
+    """The same frames; the time that each took to come is added to `decode`."""
+    while True:
+        clock = _Clock(*tables)
+        frame = next(frames, None)
+        clock.lap("decode")
+        if frame is None:
+            return
+        yield frame
