@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -20,6 +21,8 @@ Settings = dict[str, dict[str, Any]]
 
 NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
 INSTALL = "pip install 'aurora-export[export,cpu]'"
+
+_log = logging.getLogger(__name__)
 
 _PATH = click.Path(path_type=Path)
 
@@ -46,7 +49,7 @@ def build_command(
     profile: str | None,
     settings: tuple[str, ...],
     token_kept_ratio: float | None,
-    precision: str,
+    precision: Literal["fp32"],
 ) -> None:
     """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
 
@@ -56,20 +59,22 @@ def build_command(
     overrides = _overrides(settings, token_kept_ratio)
     if checkpoint is None and not (language and vision and projector):
         raise UsageError("no checkpoint", hint="give CHECKPOINT, or --language, --vision and --projector")
-    _check_destination(out)
     _check_dependencies()
 
     from aurora_export.cli.progress import Progress
-    from aurora_export.export.bundle import build_bundle
+    from aurora_export.export.bundle import build_bundle, check_destination
     from aurora_export.model.checkpoint import CheckpointSource, load_checkpoint
 
+    check_destination(out)
     source = CheckpointSource(
         path=checkpoint, language=language, vision=vision, projector=projector, vocabulary=vocabulary
     )
     with Progress() as progress:
         progress.phase("read the checkpoint")
         loaded = load_checkpoint(source, profile=profile, overrides=overrides)
-        manifest = build_bundle(loaded, out, precision=precision, progress=progress.phase)
+        for warning in loaded.warnings:
+            _log.warning(warning)
+        manifest = build_bundle(loaded, out, precision=precision, progress=progress)
     click.echo(_summary(out, manifest))
 
 
@@ -91,14 +96,6 @@ def _overrides(settings: tuple[str, ...], token_kept_ratio: float | None) -> Set
             raise UsageError("--token-kept-ratio and --set merge.kept_ratio are the same setting", hint="give one")
         overrides.setdefault("merge", {})["kept_ratio"] = token_kept_ratio
     return overrides
-
-
-def _check_destination(out: Path) -> None:
-    """Refuse to overwrite what is no bundle, before any work is done."""
-    from aurora_export.manifest import MANIFEST_NAME
-
-    if out.exists() and not (out / MANIFEST_NAME).is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out}: exists and is not a bundle; it is not overwritten", hint="choose another --out")
 
 
 def _check_dependencies() -> None:

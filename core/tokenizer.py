@@ -91,7 +91,7 @@ class Tokenizer:
     def encode(self, text: str | bytes) -> list[int]:
         """Ids of text (its UTF-8 bytes) or of raw bytes: the longest token that matches, again and again.
 
-        Raises UsageError for a byte that no token starts with (a full World vocabulary has all 256), and for
+        Raises UsageError at a byte where no token matches (a full World vocabulary has all 256), and for
         lone surrogates, which have no UTF-8.
 
         Exact and fast: where two adjacent bytes are adjacent in no token of the vocabulary, every tokenisation
@@ -154,8 +154,8 @@ class Tokenizer:
 class StreamDecoder:
     """Text from ids that come one by one: never half a character, nothing held back but one that is incomplete.
 
-    The pieces joined, `flush` included, equal `Tokenizer.decode` of all ids. Bytes that can no longer become
-    a character are U+FFFD as soon as that is certain.
+    The pieces joined, `flush` included, equal `Tokenizer.decode` of all ids. Bytes that cannot become a character
+    are U+FFFD, at the latest with the next byte. At most 3 bytes are held back.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:

@@ -6,6 +6,7 @@ position only where both sides merged alike: one similarity that is a tie up to 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,9 @@ LIMITS: dict[str, dict[str, float]] = {
 }
 """Precision -> what is measured -> the error at which a build fails."""
 
+INCOMPARABLE = sys.float_info.max
+"""Stands in a report for an infinite error, which JSON cannot hold."""
+
 NEGLIGIBLE = 1e-6
 """A layer whose state is smaller than this share of the largest layer's is measured against that share."""
 
@@ -55,7 +59,8 @@ class Comparison:
 
     def record(self, name: str, error: float, metric: str) -> None:
         """Keep an error if it is the worst of its name. name: a key of LIMITS."""
-        if name not in self.outputs or not error <= self.outputs[name].error:
+        error = min(error, INCOMPARABLE)
+        if name not in self.outputs or error > self.outputs[name].error:
             self.outputs[name] = Measured(error=error, limit=LIMITS[self.precision][name], metric=metric)
 
     def add_vision(self, actual: Arrays, expected: Arrays) -> None:
@@ -70,7 +75,6 @@ class Comparison:
         self._n_visual += n_tokens
         moved = n_tokens - sum(mine == theirs for mine, theirs in pairs)
         self._n_moved += moved
-        self.record("merging", self._n_moved / self._n_visual, FLIP_METRIC)
         tokens, reference = actual["visual_tokens"], expected["visual_tokens"]
         if not moved:
             self.record("visual_tokens", relative_error(tokens, reference), ALIKE_METRIC)
@@ -79,7 +83,9 @@ class Comparison:
         if pairs:
             mine, theirs = (list(indices) for indices in zip(*pairs, strict=True))
             self.record("visual_tokens.matched", relative_error(tokens[mine], reference[theirs]), MATCHED_METRIC)
-        pooled = [side["token_sizes"] @ side["visual_tokens"] / side["token_sizes"].sum() for side in (actual, expected)]
+        pooled = [
+            side["token_sizes"] @ side["visual_tokens"] / side["token_sizes"].sum() for side in (actual, expected)
+        ]
         self.record("visual_tokens.pooled", relative_error(*pooled), POOLED_METRIC)
 
     def add_language(self, actual: Arrays, expected: Arrays, *, n_tokens: int) -> None:
@@ -91,6 +97,8 @@ class Comparison:
 
     def verification(self) -> Verification:
         """What the manifest records."""
+        if self._n_visual:
+            self.record("merging", self._n_moved / self._n_visual, FLIP_METRIC)
         return Verification(
             outputs=dict(self.outputs), merge_flips=self.merge_flips, n_frames=self.n_frames, n_tokens=self.n_tokens
         )
@@ -99,7 +107,9 @@ class Comparison:
 def require_within_limits(verification: Verification, *, hint: str) -> None:
     """Raise AccuracyError for the first output whose error is over its limit, or is no number."""
     for name, measured in verification.outputs.items():
-        if not measured.error <= measured.limit:
+        if measured.error == INCOMPARABLE:
+            raise AccuracyError(f"{name}: the result or the reference has values that are not finite", hint=hint)
+        if measured.error > measured.limit:
             raise AccuracyError(
                 f"{name}: error {measured.error:.2g} against the reference is over the limit of {measured.limit:.2g} "
                 f"({measured.metric})",
@@ -110,9 +120,9 @@ def require_within_limits(verification: Verification, *, hint: str) -> None:
 def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
     """Largest absolute difference, divided by the largest absolute value expected; infinite if anything is not finite.
 
-    Two shapes that differ are an infinite error as well.
+    Both of the same shape: the engine has checked its graph against the contract.
     """
-    if actual.shape != expected.shape or not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return float("inf")
     return _divide(_largest(actual.astype(np.float64) - expected), _largest(expected))
 
@@ -126,6 +136,11 @@ def worst_layer_error(actual: np.ndarray, expected: np.ndarray) -> float:
         _divide(_largest(mine.astype(np.float64) - theirs), max(_largest(theirs), floor))
         for mine, theirs in zip(actual, expected, strict=True)
     )
+
+
+def _pooled(frame: Arrays) -> np.ndarray:
+    """The mean over patches, which no exchange of merging partners changes much. Shape (E,)."""
+    return frame["token_sizes"] @ frame["visual_tokens"] / frame["token_sizes"].sum()
 
 
 def _largest(array: np.ndarray) -> float:

@@ -6,13 +6,11 @@ Opset 20 is the newest that TensorRT 10.3 (JetPack 6) reads, and has everything 
 from __future__ import annotations
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import onnx
 import onnx_ir as ir
 import torch
 

@@ -37,6 +37,8 @@ from aurora_export.tokenizer import Tokenizer
 
 __all__ = ["CheckpointPlan", "CheckpointSource", "LoadedCheckpoint", "load_checkpoint", "plan_checkpoint"]
 
+_DEFAULT_PROFILE = "released"
+
 Overrides = Mapping[str, Mapping[str, Any]]
 """Settings by section: {"merge": {"kept_ratio": 0.3}}."""
 
@@ -145,7 +147,7 @@ def _configure(
         check_projector(path, sizes)
     if "n_heads" not in sizes["vision"] and "n_heads" not in fixed["vision"]:
         sizes["vision"]["n_heads"] = _guess_vision_heads(sizes["vision"]["width"])
-    profile = profile or own_profile or next(iter(PROFILES))
+    profile = profile or own_profile or _DEFAULT_PROFILE
     warnings = []
     if found.preprocessor:
         sizes["frames"] = frame_settings(found.preprocessor, sizes["vision"]["image_size"], fixed=fixed["frames"])

@@ -174,7 +174,10 @@ def _part_of_config(path: Path) -> Part | None:
 
 def _open_folder(folder: Path) -> list[WeightFile]:
     """Open all files of weights in a folder, and hold them against the index of their shards, if there is one."""
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    try:
+        names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    except OSError as error:
+        raise UsageError(f"{folder} cannot be read: {error.strerror}") from error
     chosen = {
         name
         for name in names

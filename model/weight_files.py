@@ -151,7 +151,7 @@ def _stored(path: Path, name: Any, value: Any) -> StoredTensor:
     if not isinstance(name, str) or not isinstance(value, Tensor):
         raise IntegrityError(f"{path}: {name!r} is no tensor, but {_describe(value)}")
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
-        raise IncompatibleError(f"{name} in {path} is a sparse, quantised or empty-handed tensor; plain ones are read")
+        raise IncompatibleError(f"{name} in {path} is sparse, quantised or without numbers; plain tensors are read")
     # A few bytes in the file may claim to be any number of elements (stride 0): converting them would fill the memory.
     if value.numel() * value.element_size() > value.untyped_storage().nbytes():
         raise IntegrityError(f"{name} in {path} claims shape {list(value.shape)}, which is more than the file holds")

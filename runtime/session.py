@@ -26,6 +26,7 @@ from aurora_export.errors import IncompatibleError, UsageError
 from aurora_export.frames import resize_frame
 from aurora_export.manifest import Manifest
 from aurora_export.prompt import prefix_ids, separator_ids, suffix_ids, turn_ids
+from aurora_export.runtime.engine import Loop
 from aurora_export.runtime.opened_bundle import OpenedBundle, open_bundle
 from aurora_export.runtime.state import Phase, State
 from aurora_export.runtime.stop_texts import StopTexts
@@ -86,8 +87,7 @@ class Aurora:
 
     def __init__(self, opened: OpenedBundle) -> None:
         """See `open`."""
-        self._opened: OpenedBundle | None = opened
-        self._loop = opened.language.open_loop()
+        self._open: tuple[OpenedBundle, Loop] | None = (opened, opened.language.open_loop())
         self._header = self._zero_state().header
         self._turn = 0
         """Counts what changes the state from outside an answer, which must not go on after that."""
@@ -125,8 +125,8 @@ class Aurora:
 
     def close(self) -> None:
         """Let go of the model; forks keep it. Closing twice is allowed, any other use after it is a UsageError."""
-        self._opened = None
-        del self._loop
+        self._open = None
+        self._turn += 1
 
     @property
     def manifest(self) -> Manifest:
@@ -251,9 +251,17 @@ class Aurora:
 
     @property
     def _model(self) -> OpenedBundle:
-        if self._opened is None:
+        return self._parts[0]
+
+    @property
+    def _loop(self) -> Loop:
+        return self._parts[1]
+
+    @property
+    def _parts(self) -> tuple[OpenedBundle, Loop]:
+        if self._open is None:
             raise UsageError("this session is closed", hint="open the bundle again with Aurora.open()")
-        return self._opened
+        return self._open
 
     @property
     def _prompt_config(self) -> PromptConfig:

@@ -1,7 +1,6 @@
-r"""Questions as token ids: what stands before the frames, what stands after them, and which ids are learned.
+"""Questions as token ids: what stands before the frames, what stands after them, and which ids are learned.
 
-The strings are those of the product's prompt (sandwich, duplicate form):
-`User: {question or instruction}\n` + frames + `\n{question}\n\nAssistant:` + ` {answer}` + end of text.
+The text around the frames is the product's own (core/prompt.py); an answer is ` {answer}` and the end of text.
 """
 
 from __future__ import annotations
@@ -15,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from aurora_export.tokenizer import Tokenizer
-from network import INSTRUCTION
+from aurora_export import prompt
+from aurora_export.config import PromptConfig
+from aurora_export.tokenizer import END_OF_TEXT, Tokenizer
+from network import make_config
 from scenes import Question, Scene, questions
 from vocabulary import FILE_NAME, write_vocabulary
 
-END_OF_TEXT = 0
 # Motion and order are the hard ones; a caption is one question that supervises all of an answer's words.
 KIND_WEIGHTS = {"colour": 1.0, "shape": 1.0, "count": 1.5, "order": 3.0, "direction": 3.0, "caption": 1.0}
 
@@ -36,15 +36,21 @@ def tokenizer() -> Tokenizer:
 
 
 @cache
-def prefix_ids(text: str = INSTRUCTION) -> tuple[int, ...]:
-    """Ids before the frames."""
-    return tuple(tokenizer().encode(f"User: {text}\n"))
+def _prompt_config() -> PromptConfig:
+    return make_config().prompt
 
 
 @cache
-def suffix_ids(question: str) -> tuple[int, ...]:
-    """Ids after the frames, up to the answer."""
-    return tuple(tokenizer().encode(f"\n{question}\n\nAssistant:"))
+def prefix_ids(question: str | None = None) -> tuple[int, ...]:
+    """Ids before the frames: the question, or the general instruction."""
+    return prompt.prefix_ids(_prompt_config(), tokenizer(), question)
+
+
+@cache
+def question_ids(question: str, *, is_first: bool) -> tuple[int, ...]:
+    """Ids from the last frame, or from the answer before, to this question's answer."""
+    ids_of = prompt.suffix_ids if is_first else prompt.turn_ids
+    return ids_of(_prompt_config(), tokenizer(), question)
 
 
 @cache
@@ -84,7 +90,7 @@ def _row_ids(asked: tuple[Question, ...]) -> tuple[list[int], list[int]]:
     ids: list[int] = []
     targets: list[int] = []
     for question in asked:
-        before, answer = suffix_ids(question.text), answer_ids(question.answer)
+        before, answer = question_ids(question.text, is_first=not ids), answer_ids(question.answer)
         ids += [*before, *answer[:-1]]
         targets += [*([-100] * (len(before) - 1)), *answer]
     return ids, targets

@@ -132,7 +132,7 @@ def run(
     seed: int = 0,
     n_processes: int = 2,
 ) -> list[Outcome]:
-    """Ask at least `n_questions` (captions not counted) about held-out scenes; the runs of different seeds share none."""
+    """Ask at least `n_questions`, captions not counted, about held-out scenes; runs of different seeds share none."""
     first = _FIRST_SEED + seed * _SEEDS_PER_RUN
     durations = DURATIONS[frames]
     scenes: list[tuple[int, int]] = []
@@ -195,11 +195,11 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000, help="how many at least, captions not counted")
     parser.add_argument("--prompt-form", choices=(*FORMS, "both"), default="generic")
     parser.add_argument("--frames", choices=tuple(DURATIONS), default="8", help="frames of a scene, one a second")
-    parser.add_argument("--encoded", action="store_true", help="show real H.264 video of 256 pixels, decoded and resized")
+    parser.add_argument("--encoded", action="store_true", help="show real H.264 video of 256 pixels, decoded")
     parser.add_argument("--seed", type=int, default=0, help="runs of different seeds share no scene")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
-    parser.add_argument("--outcomes", type=Path, help="write every question, answer and what was expected, as JSON lines")
+    parser.add_argument("--outcomes", type=Path, help="write every question and answer, as JSON lines")
     options = parser.parse_args()
     forms = FORMS if options.prompt_form == "both" else (options.prompt_form,)
     start = time.monotonic()

@@ -15,19 +15,24 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from network import INSTRUCTION, KEPT_RATIO, testbed_config
+from network import INSTRUCTION, KEPT_RATIO, make_config
 from vocabulary import FILE_NAME, write_vocabulary
 
-_HF_NAMES = ((".att.", ".attention."), (".ffn.", ".feed_forward."), ("blocks.0.ln0.", "blocks.0.pre_ln."))
+_HF_NAMES = (
+    ("emb.", "embeddings."),
+    ("blocks.0.ln0.", "blocks.0.pre_ln."),
+    (".att.", ".attention."),
+    (".ffn.", ".feed_forward."),
+)
 
 
 def hf_language_key(name: str) -> str:
     """Name of a tensor in `Rwkv6ForCausalLM`, from its name in BlinkDL's layout (which is model/language.py's)."""
     if name.startswith("head."):
         return name
-    for old, new in _HF_NAMES:
-        name = name.replace(old, new)
-    return "rwkv." + name.replace("emb.", "embeddings.", 1) if name.startswith("emb.") else "rwkv." + name
+    for ours, theirs in _HF_NAMES:
+        name = name.replace(ours, theirs)
+    return f"rwkv.{name}"
 
 
 def export_checkpoint(folder: Path, tower: dict[str, Tensor], student: dict[str, Tensor]) -> int:
@@ -49,6 +54,7 @@ def export_checkpoint(folder: Path, tower: dict[str, Tensor], student: dict[str,
     for name, tensors in parts.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         save_file({key: value.contiguous() for key, value in tensors.items()}, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(0o644)  # safetensors makes it private
     write_vocabulary(folder / FILE_NAME)
     for name, content in _configs().items():
         (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -56,7 +62,7 @@ def export_checkpoint(folder: Path, tower: dict[str, Tensor], student: dict[str,
 
 
 def _configs() -> dict[str, dict[str, object]]:
-    config = testbed_config()
+    config = make_config()
     vision, language = config.vision, config.language
     return {
         "config.json": {
@@ -96,11 +102,13 @@ def _configs() -> dict[str, dict[str, object]]:
             "layer_norm_eps": 1e-6,
         },
         "visual_encoder/preprocessor_config.json": {
-            "image_processor_type": "SiglipImageProcessor",
+            "image_processor_type": "CLIPImageProcessor",
             "do_resize": True,
+            "do_center_crop": True,
             "do_rescale": True,
             "do_normalize": True,
-            "size": {"height": vision.image_size, "width": vision.image_size},
+            "size": {"shortest_edge": vision.image_size},
+            "crop_size": {"height": vision.image_size, "width": vision.image_size},
             "resample": 3,
             "rescale_factor": 1 / 255,
             "image_mean": list(config.frames.mean),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from aurora_export.model.vision import VisionTower, normalise_frames
-from network import testbed_config
+from network import make_config
 from render import draw_frames
 from scenes import COLOURS, DIRECTIONS, SHAPES, Scene, sample_scene
 
@@ -45,6 +45,7 @@ class Observations:
     """objects seen so far, shape (N, F)"""
 
     def take(self, index: Tensor) -> Observations:
+        """The rows of some of the scenes."""
         return Observations(**{name: value[index] for name, value in vars(self).items()})
 
 
@@ -84,7 +85,7 @@ def observe(scene: Scene, times_s: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def sampled_times(scene: Scene) -> np.ndarray:
-    """One frame a second from a phase of the scene's own, shape (F,), as a player at 1 fps may be off by a part of it."""
+    """One frame a second, shape (F,), from a phase drawn from the seed: a player need not start on the first frame."""
     return scene.times_s + np.random.default_rng((scene.seed, 5)).uniform(0, 0.9)
 
 
@@ -110,7 +111,7 @@ def _make(
     drawn = np.concatenate([draw_frames(scene, t) for scene, t in zip(scenes, times, strict=True)])
     tokens = []
     for kept_ratio, order in settings:
-        config = testbed_config(kept_ratio=kept_ratio, order=order)
+        config = make_config(kept_ratio=kept_ratio, order=order)
         tower = VisionTower(config)
         tower.load_state_dict(_tower_weights)
         made = [tower(normalise_frames(part, config.frames)).tokens for part in torch.from_numpy(drawn).split(64)]

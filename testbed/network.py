@@ -19,7 +19,7 @@ _LOW_RANK_STD = 0.02
 _EMBEDDING_STD = 0.5
 
 
-def testbed_config(*, kept_ratio: float = KEPT_RATIO, order: str = "ascending") -> AuroraConfig:
+def make_config(*, kept_ratio: float = KEPT_RATIO, order: str = "ascending") -> AuroraConfig:
     """The testbed's configuration: profile `released`, 64 patches a frame, of which 9 tokens are left at ratio 0.1."""
     sizes = {
         "vision": {
@@ -38,7 +38,7 @@ def testbed_config(*, kept_ratio: float = KEPT_RATIO, order: str = "ascending") 
 
 def unmerged_config() -> AuroraConfig:
     """The same tower with every patch kept: what the vision tower is trained with."""
-    config = testbed_config(kept_ratio=1.0)
+    config = make_config(kept_ratio=1.0)
     return config.model_copy(update={"merge": config.merge.model_copy(update={"drop_first": False})})
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -24,7 +25,7 @@ SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "cross")
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 NUMBERS: tuple[str, ...] = ("zero", "one", "two", "three")
 
-HELD_OUT_SEEDS = range(0, 1_000_000)
+HELD_OUT_SEEDS = range(1_000_000)
 TRAINING_SEEDS = range(1_000_000, 2_000_000_000)
 
 # Lengths below are in pixels of the 64-pixel frame that the model sees, so that they can be compared with a patch.
@@ -161,7 +162,7 @@ def _sample_appearances(rng: np.random.Generator, count: int, duration_s: int) -
     else:
         times = list(rng.uniform(0, latest_s, count))
     times.sort()
-    if all(b - a >= _APPEARANCE_GAP_S for a, b in zip(times, times[1:], strict=False)):
+    if all(later - earlier >= _APPEARANCE_GAP_S for earlier, later in pairwise(times)):
         return [float(t) for t in times]
     return _sample_appearances(rng, count, duration_s)
 

@@ -28,7 +28,7 @@ from aurora_export.model.projector import Projector
 from aurora_export.plugins.wkv.reference import wkv6_chunked
 from dialogue import Turns, choose_questions, make_turns, prefix_ids
 from features import N_BINS, FeatureSet, Observations, make_features
-from network import draw_language_weights, testbed_config
+from network import draw_language_weights, make_config
 from scenes import COLOURS, DIRECTIONS, HELD_OUT_SEEDS, KINDS, NUMBERS, SHAPES, TRAINING_SEEDS, Question, questions
 
 _PEAK_RATE = 1.5e-3
@@ -48,7 +48,7 @@ class Student(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        config = testbed_config()
+        config = make_config()
         self.projector = Projector(config)
         self.language = Rwkv(config.language, wkv=wkv6_chunked)
         draw_language_weights(self.language)

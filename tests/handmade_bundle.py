@@ -6,15 +6,18 @@ left out, a state mixed up or a wrong embedding shows in the logits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import save_file
 
 from aurora_export.config import AuroraConfig, config_from_parts
 from aurora_export.contract import GraphSpec, graphs
 from aurora_export.manifest import Manifest, Verification, digest_files, write_manifest
+from aurora_export.runtime.engine_onnx import OnnxEngine
 
 FILES = {
     "vision": "onnx/vision.onnx",
@@ -60,9 +63,24 @@ def write_bundle(folder: Path, config: AuroraConfig | None = None, *, seed: int 
     lines = [f"{byte + 1} {chr(byte) if byte < 128 else bytes([byte])!r} 1\n" for byte in range(256)]
     lines[:128] = [f"{byte + 1} {chr(byte)!r} 1\n" for byte in range(128)]
     (folder / FILES["vocabulary"]).write_text("".join(lines), encoding="utf-8")
-    (folder / FILES["selfcheck"]).write_bytes(b"")
+    _write_selfcheck(folder, specs, rng)
     write_manifest(folder, _manifest(folder, config))
     return folder
+
+
+def _write_selfcheck(folder: Path, specs: Mapping[str, GraphSpec], rng: np.random.Generator) -> None:
+    """Inputs, and what the graphs make of them now: a later change of a graph fails the check."""
+    arrays = {}
+    for name, spec in specs.items():
+        inputs = {
+            tensor.name: rng.integers(0, 256, shape, dtype=np.uint8)
+            if tensor.dtype == "uint8"
+            else rng.normal(size=shape).astype(np.float32)
+            for tensor in spec.inputs
+            for shape in [tensor.resolve(F=2, B=1, T=5)]
+        }
+        arrays |= inputs | OnnxEngine(folder / FILES[name], spec, threads=1).run(inputs)
+    save_file(arrays, folder / FILES["selfcheck"])
 
 
 def rewrite_manifest(folder: Path, **changes: object) -> None:

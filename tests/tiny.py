@@ -206,8 +206,8 @@ def write_json(path: Path, content: object) -> Path:
 
 def write_vocabulary(path: Path) -> Path:
     """A vocabulary in the World format: the 256 bytes and 24 longer tokens, in the order of their length."""
-    words = "ab cat dog red The User blue é 😀 你 frame video where answer circle colour moving object square".split()
-    words += ["\n\n", "left ", "Assistant", "triangle", "question"]
+    words = ["\n\n", "ab", "cat", "dog", "red", "The", "User", "blue", "é", "😀", "你", "left ", "frame", "video"]
+    words += ["where", "answer", "circle", "colour", "moving", "object", "square", "question", "triangle", "Assistant"]
     tokens = [bytes([byte]) for byte in range(256)] + sorted((word.encode() for word in words), key=len)
     lines = []
     for number, token in enumerate(tokens, start=1):

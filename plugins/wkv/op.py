@@ -117,9 +117,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
             onnx.defs.register_schema(schema(op_type))
     opset = onnxscript.values.Opset(DOMAIN, OP_VERSION)
 
-    def write_wkv6(
-        receptance: Any, key: Any, value: Any, log_decay: Any, bonus: Any, state: Any
-    ) -> tuple[Any, Any]:
+    def write_wkv6(receptance: Any, key: Any, value: Any, log_decay: Any, bonus: Any, state: Any) -> tuple[Any, Any]:
         return opset.Wkv6(receptance, key, value, log_decay, bonus, state, **NODE_ATTRIBUTES)
 
     def write_wkv7(

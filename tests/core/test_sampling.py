@@ -67,8 +67,8 @@ def test_distribution_equals_the_rwkv_package(options: dict, monkeypatch: pytest
         oracle.PIPELINE.sample_logits(
             None, torch.from_numpy(logits.copy()), options["temperature"], top_p, options.get("top_k", 0)
         )
-        shares = distribution(logits, 5000, **options)
-        np.testing.assert_allclose(shares, drawn_from.pop(), atol=5e-4)
+        shares = distribution(logits, 2000, **options)
+        np.testing.assert_allclose(shares, drawn_from.pop(), atol=1e-3)
 
 
 def test_top_p_keeps_all_that_equal_the_last() -> None:

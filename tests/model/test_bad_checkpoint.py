@@ -213,6 +213,15 @@ def test_quantised_weights(folder):
     )
 
 
+def test_tensor_without_numbers(folder):
+    rewrite(folder, language(folder) | {KEY: torch.ones(64, 64, device="meta")})
+    assert_refused(
+        folder,
+        f"{KEY} in {folder}/pytorch_model.bin is sparse, quantised or without numbers; plain tensors are read",
+        EXIT_INCOMPATIBLE,
+    )
+
+
 def test_shape_that_the_file_does_not_hold(folder):
     rewrite(folder, language(folder) | {KEY: torch.ones(1).expand(2**20, 2**30)})
     assert_refused(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from render import coverage, draw_frames, label_patches, write_clip
 from scenes import COLOURS, SHAPES, sample_scene
 
@@ -11,7 +12,8 @@ from scenes import COLOURS, SHAPES, sample_scene
 def test_drawing_is_deterministic_and_does_not_depend_on_the_part_drawn() -> None:
     scene = sample_scene(11)
     whole = draw_frames(scene, scene.times_s)
-    assert whole.shape == (8, 64, 64, 3) and whole.dtype == np.uint8
+    assert whole.shape == (8, 64, 64, 3)
+    assert whole.dtype == np.uint8
     np.testing.assert_array_equal(whole[3:5], draw_frames(scene, scene.times_s[3:5]))
 
 

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
+
 from scenes import (
     COLOURS,
     HELD_OUT_SEEDS,
@@ -43,13 +46,14 @@ def test_objects_can_be_told_apart_and_their_events_seen(scene: Scene) -> None:
     assert len({item.colour for item in scene.objects}) == len(scene.objects)
     appearances = [item.appears_s for item in scene.objects]
     # At one frame a second, two objects never appear in the same frame.
-    assert all(later - earlier > 1 for earlier, later in zip(appearances, appearances[1:], strict=False))
+    assert all(later - earlier > 1 for earlier, later in pairwise(appearances))
     for item in scene.objects:
         assert item.appears_s <= item.moves_s < item.rests_s <= scene.duration_s - 1
         assert item.leaves_s > item.rests_s
         assert np.hypot(item.dx, item.dy) * 64 >= 20
         inside = item.positions(times_s)
-        assert inside.min() >= item.radius - 1e-9 and inside.max() <= 1 - item.radius + 1e-9
+        assert inside.min() >= item.radius - 1e-9
+        assert inside.max() <= 1 - item.radius + 1e-9
     for i, one in enumerate(scene.objects):
         for other in scene.objects[:i]:
             together = one.visible(times_s) & other.visible(times_s)

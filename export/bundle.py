@@ -1,0 +1,214 @@
+"""The build: from a checkpoint that was read to a bundle that was verified. Format: docs/BUNDLE.md."""
+
+from __future__ import annotations
+
+import errno
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+
+from aurora_export import __version__
+from aurora_export.contract import graphs
+from aurora_export.errors import ResourceError, UsageError
+from aurora_export.export.comparison import require_within_limits
+from aurora_export.export.graph_lint import lint
+from aurora_export.export.graphs import build_graphs
+from aurora_export.export.onnx_from_torch import export_onnx
+from aurora_export.export.reference_outputs import Reference
+from aurora_export.export.replace_folder import replaced_folder
+from aurora_export.export.selfcheck import write_selfcheck
+from aurora_export.export.verify import verify_files_of
+from aurora_export.manifest import MANIFEST_NAME, Manifest, Verification, digest_files, write_manifest
+from aurora_export.model.aurora import AuroraModel
+from aurora_export.model.checkpoint import LoadedCheckpoint
+
+FILES = {
+    "vision": "onnx/vision.onnx",
+    "language": "onnx/language.onnx",
+    "embeddings": "embeddings/embeddings.npy",
+    "vocabulary": "tokenizer/vocabulary.txt",
+    "selfcheck": "selfcheck/selfcheck.safetensors",
+}
+"""Role -> where the build puts the file. Readers take the path from the manifest."""
+
+REPORT = "reports/build.json"
+
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
+
+SLACK_BYTES = 32 * 2**20
+"""What a bundle takes beside its weights, with room to spare: graphs, self-check, reports."""
+
+BLOCK_BYTES = 16 * 2**20
+
+
+class ProgressReporter(Protocol):
+    """What shows how far a build is."""
+
+    def phase(self, name: str) -> None:
+        """Begin a phase; the one before is finished."""
+
+    def detail(self, text: str) -> None:
+        """Say how far the phase is; cheap enough to be called often."""
+
+
+class _Phases:
+    """Tells the reporter what goes on, and keeps the times."""
+
+    def __init__(self, reporter: ProgressReporter | None) -> None:
+        self._reporter = reporter
+        self._began: list[tuple[str, float]] = []
+
+    def begin(self, name: str) -> None:
+        self._began.append((name, time.monotonic()))
+        if self._reporter is not None:
+            self._reporter.phase(name)
+
+    def share_done(self, share: float) -> None:
+        if self._reporter is not None:
+            self._reporter.detail(f"{share:.0%}")
+
+    def seconds(self) -> dict[str, float]:
+        """Phase -> how long it took; the last one until now."""
+        ends = [*(began for _, began in self._began[1:]), time.monotonic()]
+        return {name: round(end - began, 3) for (name, began), end in zip(self._began, ends, strict=True)}
+
+
+def build_bundle(
+    loaded: LoadedCheckpoint,
+    out: Path,
+    *,
+    precision: Literal["fp32"] = "fp32",
+    progress: ProgressReporter | None = None,
+) -> Manifest:
+    """Write a bundle to `out`, or nothing: a bundle that is there is replaced once the new one has passed.
+
+    Raises UsageError (`out` is something else than a bundle), ResourceError (disk or memory), AccuracyError (the
+    graphs differ from the reference by more than the limit), GraphError (the export broke a rule).
+    """
+    out = out.resolve()
+    check_destination(out)
+    n_bytes = estimated_bytes(loaded.model)
+    free = shutil.disk_usage(_existing_parent(out)).free
+    if free < n_bytes:
+        raise _disk_full(out, n_bytes, free)
+    with _resource_errors_translated(out, n_bytes), replaced_folder(out) as folder:
+        phases = _Phases(progress)
+        for relative in (*FILES.values(), REPORT):
+            (folder / relative).parent.mkdir(exist_ok=True)
+        layer_outputs = _write_graphs(loaded.model, folder, phases)
+        phases.begin("write embeddings")
+        _write_embeddings(loaded.model.language.emb.weight.detach().numpy(), folder / FILES["embeddings"])
+        phases.begin("write tokenizer")
+        shutil.copyfile(loaded.vocabulary_path, folder / FILES["vocabulary"])
+        phases.begin("write self-check")
+        write_selfcheck(Reference(loaded.model), folder / FILES["selfcheck"])
+        phases.begin("verify against the reference")
+        files = {role: folder / relative for role, relative in FILES.items()}
+        verification = verify_files_of(files, loaded.model, precision=precision, progress=phases.share_done)
+        require_within_limits(verification, hint="no bundle was written; install the versions in constraints.txt")
+        manifest = _write_manifest(loaded, folder, verification, layer_outputs, phases, name=out.stem)
+        phases.begin("put it in place")
+    return manifest
+
+
+def check_destination(out: Path) -> None:
+    """Refuse a path that holds something else than a bundle or an empty folder. Raises UsageError."""
+    is_bundle = (out / MANIFEST_NAME).is_file()
+    is_empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not is_bundle and not is_empty:
+        raise UsageError(f"{out}: exists and is not a bundle; it is not overwritten", hint="choose another --out")
+
+
+def estimated_bytes(model: AuroraModel) -> int:
+    """The size of a bundle, a little too large: every weight in float32, and some slack."""
+    return 4 * sum(parameter.numel() for parameter in model.parameters()) + SLACK_BYTES
+
+
+def _write_graphs(model: AuroraModel, folder: Path, phases: _Phases) -> dict[str, list[str]]:
+    """Export and lint both graphs; returns the names of their residual streams."""
+    to_export = build_graphs(model)
+    for name, graph in to_export.items():
+        phases.begin(f"export {name}")
+        export_onnx(graph, folder / FILES[name], phases.share_done)
+        lint(folder / FILES[name], graph)
+    return {name: list(graph.layer_outputs) for name, graph in to_export.items()}
+
+
+def _write_embeddings(table: np.ndarray, path: Path) -> None:
+    """Write the table as a .npy file, float32, shape (V, E).
+
+    Not by np.save, whose error for a full disk has no error number.
+    """
+    table = np.ascontiguousarray(table, np.float32)
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(table))
+        content = memoryview(table).cast("B")
+        for start in range(0, len(content), BLOCK_BYTES):
+            file.write(content[start : start + BLOCK_BYTES])
+
+
+def _write_manifest(
+    loaded: LoadedCheckpoint,
+    folder: Path,
+    verification: Verification,
+    layer_outputs: dict[str, list[str]],
+    phases: _Phases,
+    *,
+    name: str,
+) -> Manifest:
+    """Write the report, then the digests of everything."""
+    tools = {tool: version(tool) for tool in TOOLS}
+    tools |= {"aurora-export": __version__, "python": platform.python_version()}
+    report = {"phase_seconds": phases.seconds(), "warnings": list(loaded.warnings), "tools": tools}
+    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    phases.begin("compute digests")
+    manifest = Manifest(
+        name=name,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        source=loaded.description,
+        precision="fp32",
+        config=loaded.config,
+        contract=dict(graphs(loaded.config)),
+        files=FILES,
+        digests=dict(digest_files(folder)),
+        layer_outputs=layer_outputs,
+        tools=tools,
+        verification=verification,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _existing_parent(path: Path) -> Path:
+    return next(parent for parent in path.parents if parent.exists())
+
+
+@contextmanager
+def _resource_errors_translated(out: Path, n_bytes: int) -> Iterator[None]:
+    """Turn a full disk or memory into a ResourceError; the partial bundle is gone by then."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _disk_full(out, n_bytes, shutil.disk_usage(_existing_parent(out)).free) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UsageError(f"{out}: cannot be written: {error.strerror}", hint="choose another --out") from error
+        raise
+    except MemoryError as error:
+        raise ResourceError("memory ran out while building", hint="close other programs") from error
+
+
+def _disk_full(out: Path, n_bytes: int, free: int) -> ResourceError:
+    return ResourceError(
+        f"{out}: the bundle needs about {n_bytes / 1e6:.0f} MB of disk, {free / 1e6:.0f} MB are free",
+        hint="free some space or choose another --out; nothing was written",
+    )

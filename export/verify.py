@@ -1,0 +1,103 @@
+"""Does a bundle compute what its checkpoint does? Its graphs, in the production reader, against the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from aurora_export.contract import MAX_CHUNK_TOKENS, graphs
+from aurora_export.errors import IncompatibleError
+from aurora_export.export.comparison import TENSOR_METRIC, Comparison, relative_error, require_within_limits
+from aurora_export.export.reference_outputs import Reference, next_state
+from aurora_export.export.sample_inputs import sample_embeddings, sample_frames
+from aurora_export.manifest import Verification, read_manifest
+from aurora_export.model.aurora import AuroraModel
+from aurora_export.runtime.engine import Engine
+from aurora_export.runtime.engine_onnx import OnnxEngine
+
+FRAME_BATCHES = (1, 3)
+LANGUAGE_RUNS = ((1, 1), (1, 7), (1, 64), (3, 1), (3, 7))
+"""(B, T) of runs from a state that is not zero."""
+
+N_CHUNKED_TOKENS = 300
+"""One run that is cut into chunks: errors of the state may add up over them."""
+
+N_TOKENS_BEFORE = 5
+"""Whose state a run begins with."""
+
+ROWS_AT_ONCE = 4096
+
+Progress = Callable[[float], None]
+
+
+def verify_bundle(bundle: Path, model: AuroraModel, *, progress: Progress | None = None) -> Verification:
+    """Compare a finished bundle with the model that it should be; digests are not checked here.
+
+    Raises IncompatibleError if the bundle has another configuration, AccuracyError if an error is over its limit.
+    """
+    manifest = read_manifest(bundle)
+    if manifest.config != model.config:
+        raise IncompatibleError(
+            f"{bundle}: was built with another configuration than the reference",
+            hint="compare `aurora-export info` with the checkpoint; --profile and --set change it",
+        )
+    files = {role: bundle / relative for role, relative in manifest.files.items()}
+    verification = verify_files_of(files, model, precision=manifest.precision, progress=progress)
+    require_within_limits(verification, hint="find the first layer that differs: aurora-export check --layers")
+    return verification
+
+
+def verify_files_of(
+    files: Mapping[str, Path], model: AuroraModel, *, precision: str, progress: Progress | None = None
+) -> Verification:
+    """Measure the errors of a bundle's files, over a limit or not.
+
+    files: paths by role, of vision, language and embeddings.  model: the reference, unpatched.
+    """
+    reference, comparison = Reference(model), Comparison(precision)
+    specs = graphs(model.config)
+    steps = [
+        lambda: _compare_table(files["embeddings"], reference, comparison),
+        lambda: _compare_vision(OnnxEngine(files["vision"], specs["vision"]), reference, comparison),
+        lambda: _compare_language(OnnxEngine(files["language"], specs["language"]), reference, comparison),
+    ]
+    for done, step in enumerate(steps, start=1):
+        step()  # opens one engine, and closes it before the next: a model is in memory twice, not three times
+        if progress is not None:
+            progress(done / len(steps))
+    return comparison.verification()
+
+
+def _compare_table(path: Path, reference: Reference, comparison: Comparison) -> None:
+    table, expected = np.load(path, mmap_mode="r", allow_pickle=False), reference.embedding_table
+    if table.shape != expected.shape:
+        raise IncompatibleError(f"{path}: shape is {table.shape}, the reference has {expected.shape}")
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        comparison.record("embeddings", relative_error(table[rows], expected[rows]), TENSOR_METRIC)
+
+
+def _compare_vision(engine: Engine, reference: Reference, comparison: Comparison) -> None:
+    for n_frames in FRAME_BATCHES:
+        frames = sample_frames(n_frames, reference.config.vision.image_size, seed=n_frames)
+        comparison.add_vision(engine.run({"frames": frames}), reference.run_vision(frames))
+
+
+def _compare_language(engine: Engine, reference: Reference, comparison: Comparison) -> None:
+    table = reference.embedding_table
+    for n_sequences, n_tokens in LANGUAGE_RUNS:
+        state = reference.state_after(sample_embeddings(table, n_sequences, N_TOKENS_BEFORE, seed=n_tokens))
+        embeddings = sample_embeddings(table, n_sequences, n_tokens)
+        actual = engine.run({"embeddings": embeddings, **state})
+        expected = reference.run_language(embeddings, state)
+        comparison.add_language(actual, expected, n_tokens=n_sequences * n_tokens)
+
+    embeddings = sample_embeddings(table, 1, N_CHUNKED_TOKENS)
+    state = reference.state_after(sample_embeddings(table, 1, N_TOKENS_BEFORE, seed=N_CHUNKED_TOKENS))
+    expected = reference.run_language(embeddings, state)
+    for start in range(0, N_CHUNKED_TOKENS, MAX_CHUNK_TOKENS):
+        actual = engine.run({"embeddings": embeddings[:, start : start + MAX_CHUNK_TOKENS], **state})
+        state = next_state(actual)
+    comparison.add_language(actual, expected, n_tokens=N_CHUNKED_TOKENS)
