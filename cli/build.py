@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
 
@@ -106,17 +107,13 @@ def _check_dependencies() -> None:
 
 def _summary(out: Path, manifest: Manifest) -> str:
     """What was built, ending with the line that says that it passed."""
-    config, checked = manifest.config, manifest.verification
+    config = manifest.config
     n_patches, n_kept = config.vision.n_patches, config.tokens_per_frame
     size_mb = sum(entry.size for entry in manifest.digests.values()) / 1e6
     lines = [
         f"{out}: {size_mb:.1f} MB, {manifest.precision}, profile {config.profile}",
         f"  tokens per frame: {n_kept} of {n_patches} ({n_kept / n_patches:.3f}, asked {config.merge.kept_ratio:g})",
-        *(
-            f"  {name}: error {output.error:.2g} of at most {output.limit:.2g} ({output.metric})"
-            for name, output in checked.outputs.items()
-        ),
-        f"  merge decisions that differ: {checked.merge_flips} in {checked.n_frames} frames",
+        *(f"  {line}" for line in lines_of(manifest.verification)),
         "PASS",
     ]
     return "\n".join(lines)

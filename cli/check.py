@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
-from aurora_export.errors import EXIT_ACCURACY, EXIT_OK, AuroraError, UsageError
+from aurora_export.errors import EXIT_ACCURACY, EXIT_OK, AuroraError, IncompatibleError, UsageError
 
 if TYPE_CHECKING:
     from aurora_export.cli.progress import Progress
     from aurora_export.config import AuroraConfig
     from aurora_export.manifest import Manifest, Verification
+
+NOT_SIZES = {
+    "vision": ("layers_used", "layer_norm_eps"),
+    "language": ("layer_norm_eps", "group_norm_eps"),
+}
+"""Settings in sections that otherwise hold sizes, which come from the tensors."""
 
 
 @click.command("check", cls=Subcommand)
@@ -34,19 +41,17 @@ def check_command(*, bundle: Path, reference: Path | None, layers: bool, as_json
         raise UsageError("--layers compares with a reference", hint="give --reference CHECKPOINT too")
     try:
         with Progress() as progress:
-            manifest, sections = _run_checks(bundle, reference, progress)
+            manifest, checks = _run_checks(bundle, reference, progress)
     except AuroraError:
         if not as_json:
             click.echo("FAIL")
         raise
-    passed = all(_passed(verification) for verification in sections.values())
+    passed = _passed(checks)
     if as_json:
-        click.echo(json.dumps(_report(manifest, sections, passed=passed), indent=2))
+        report = {title: verification.model_dump() for title, verification in checks.items()}
+        click.echo(json.dumps({"passed": passed, "fingerprint": manifest.fingerprint, **report}, indent=2))
     else:
-        for title, verification in sections.items():
-            click.echo(title)
-            for line in describe(verification):
-                click.echo(f"  {line}")
+        _print(checks)
         click.echo("PASS" if passed else "FAIL")
     return EXIT_OK if passed else EXIT_ACCURACY
 
@@ -57,27 +62,68 @@ def _run_checks(bundle: Path, reference: Path | None, progress: Progress) -> tup
     from aurora_export.manifest import resolve
     from aurora_export.runtime.opened_bundle import open_bundle
 
-    progress.phase("verify digests")
+    progress.phase("verify digests and open the bundle")
     opened = open_bundle(bundle, progress=lambda path, _: progress.detail(path))
     manifest = opened.manifest
     progress.phase("run the self-check")
     path = resolve(bundle, manifest, "selfcheck")
-    sections = {
-        "self-check": run_selfcheck(path, opened.vision, opened.language, precision=manifest.precision),
-    }
-    del opened  # the comparison opens the graphs itself, one after the other
+    checks = {"self-check": run_selfcheck(path, opened.vision, opened.language, precision=manifest.precision)}
     if reference is not None:
-        from aurora_export.export.verify import verify_files_of
-        from aurora_export.model.checkpoint import CheckpointSource, load_checkpoint
+        del opened  # the comparison opens the graphs again, one after the other
+        checks["reference"] = _compare(bundle, manifest, reference, progress)
+    return manifest, checks
 
-        progress.phase("read the checkpoint")
-        config = manifest.config
-        loaded = load_checkpoint(CheckpointSource(reference), profile=config.profile, overrides=_settings(config))
-        if loaded.config != config:
-            ...
-        progress.phase("compare with the reference")
-        files = {role: resolve(bundle, manifest, role) for role in manifest.files}
-        sections["reference"] = verify_files_of(
-            files, loaded.model, precision=manifest.precision, progress=lambda share: progress.detail(f"{share:.0%}")
+
+def _compare(bundle: Path, manifest: Manifest, reference: Path, progress: Progress) -> Verification:
+    """Run the model of a checkpoint beside the bundle."""
+    from aurora_export.export.verify import verify_files_of
+    from aurora_export.manifest import resolve
+    from aurora_export.model.checkpoint import CheckpointSource, load_checkpoint
+
+    progress.phase("read the checkpoint")
+    config = manifest.config
+    loaded = load_checkpoint(CheckpointSource(reference), profile=config.profile, overrides=_settings(config))
+    if different := _differences(config.model_dump(), loaded.config.model_dump()):
+        raise IncompatibleError(
+            f"{reference}: is not the model of {bundle}: {'; '.join(different)}",
+            hint="give the checkpoint it was built from",
         )
-    return manifest, sections
+    progress.phase("compare with the reference")
+    files = {role: resolve(bundle, manifest, role) for role in manifest.files}
+    return verify_files_of(
+        files, loaded.model, precision=manifest.precision, progress=lambda share: progress.detail(f"{share:.0%}")
+    )
+
+
+def _settings(config: AuroraConfig) -> dict[str, dict[str, Any]]:
+    """What the bundle was built with and the checkpoint's tensors do not say: all that is not a size."""
+    settings: dict[str, dict[str, Any]] = {
+        section: getattr(config, section).model_dump() for section in ("merge", "frames", "prompt")
+    }
+    for section, keys in NOT_SIZES.items():
+        settings[section] = {key: getattr(getattr(config, section), key) for key in keys}
+    return settings
+
+
+def _differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configs, as `section.key is A, in the checkpoint B`."""
+    found = []
+    for key, value in ours.items():
+        if isinstance(value, dict) and isinstance(theirs.get(key), dict):
+            found += _differences(value, theirs[key], f"{prefix}{key}.")
+        elif value != theirs.get(key):
+            found.append(f"{prefix}{key} is {value!r}, in the checkpoint {theirs.get(key)!r}")
+    return found
+
+
+def _passed(checks: dict[str, Verification]) -> bool:
+    outputs = (output for check in checks.values() for output in check.outputs.values())
+    # Not `error > limit`: an error that is no number must fail too.
+    return all(output.error <= output.limit for output in outputs)
+
+
+def _print(checks: dict[str, Verification]) -> None:
+    for title, verification in checks.items():
+        click.echo(f"{title}:")
+        for line in lines_of(verification):
+            click.echo(f"  {line}")

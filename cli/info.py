@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
 
 if TYPE_CHECKING:
@@ -70,13 +71,7 @@ def _sections(manifest: Manifest) -> Iterator[tuple[str, list[tuple[str, str]]]]
         rows = [(f"→ {tensor.name}", _tensor_text(tensor)) for tensor in spec.inputs]
         yield f"graph {name}", rows + [(f"  {tensor.name} →", _tensor_text(tensor)) for tensor in spec.outputs]
     yield "files", [(path, f"{entry.size:>12}  {entry.sha256}") for path, entry in manifest.digests.items()]
-    checked = manifest.verification
-    measured = [
-        (name, f"{output.error:.3g} (limit {output.limit:.3g}, {output.metric})")
-        for name, output in checked.outputs.items()
-    ]
-    counts = f"{checked.merge_flips} over {checked.n_frames} frames"
-    yield "errors against the reference", [*measured, ("merge flips", counts), ("text tokens", str(checked.n_tokens))]
+    yield "errors against the reference", [("", line) for line in lines_of(manifest.verification)]
     yield "built with", list(manifest.tools.items())
 
 

@@ -59,14 +59,15 @@ class Subcommand(click.Command):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """As click.Command."""
-        super().__init__(*args, context_settings=CONTEXT_SETTINGS, **kwargs)
+        kwargs["context_settings"] = CONTEXT_SETTINGS
+        super().__init__(*args, **kwargs)
         self.params += _verbosity_options()
 
 
 class Program(click.Group):
     """The group; `main` ends the process with the exit code of the error, and lets bugs keep their traceback."""
 
-    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override]
+    def main(self, args: Sequence[str] | None = None, *_: Any, **__: Any) -> NoReturn:
         """Run a command line; always raises SystemExit, or the exception of a bug."""
         handler = _StderrLines()
         _log.addHandler(handler)
@@ -119,6 +120,12 @@ def _one_line(error: click.UsageError) -> str:
     return message[:1].lower() + message[1:]
 
 
+def _show_version(context: click.Context, _: click.Parameter, is_set: bool) -> None:  # noqa: FBT001 (click's)
+    if is_set:
+        click.echo(__version__)
+        context.exit()
+
+
 def _report(message: str, hint: str | None) -> None:
     click.echo(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), err=True)
 
@@ -134,7 +141,7 @@ program = Program(
             expose_value=False,
             is_eager=True,
             help="Show the version and exit.",
-            callback=lambda context, _, is_set: (click.echo(__version__), context.exit()) if is_set else None,
+            callback=_show_version,
         ),
         *_verbosity_options(),
     ],

@@ -151,7 +151,7 @@ def _write_embeddings(table: np.ndarray, path: Path) -> None:
     table = np.ascontiguousarray(table, np.float32)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(table))
-        content = memoryview(table).cast("B")
+        content = table.data.cast("B")
         for start in range(0, len(content), BLOCK_BYTES):
             file.write(content[start : start + BLOCK_BYTES])
 

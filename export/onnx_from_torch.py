@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import onnx_ir as ir
@@ -83,7 +84,7 @@ def trace(graph: Graph) -> ir.Model:
     model = onnx_program.model
     _hide_layer_outputs(model, graph)
     for op_type in graph.wkv_nodes:
-        function = ir.from_proto(wkv_function(op_type, opset=OPSET))
+        function = ir.serde.deserialize_function(wkv_function(op_type, opset=OPSET))
         model.functions[function.identifier()] = function
     _clean(model, graph.name)
     return model
@@ -109,14 +110,13 @@ def _transpose_weights(model: ir.Model) -> None:
         weight = node.inputs[0] if node.op_type == "Transpose" else None
         if weight is None or weight.name not in model.graph.initializers or weight.const_value is None:
             continue
-        stored = weight.const_value
         perm = node.attributes["perm"].as_ints()
         name = f"{weight.name}.transposed"
         if name not in model.graph.initializers:
             tensor = ir.LazyTensor(
-                lambda stored=stored, perm=perm, name=name: ir.tensor(stored.numpy().transpose(perm), name=name),
-                dtype=stored.dtype,
-                shape=ir.Shape(stored.shape[axis] for axis in perm),
+                partial(_transposed, weight.const_value, perm, name),
+                dtype=weight.const_value.dtype,
+                shape=ir.Shape([weight.const_value.shape.numpy()[axis] for axis in perm]),
                 name=name,
             )
             model.graph.register_initializer(
@@ -124,6 +124,10 @@ def _transpose_weights(model: ir.Model) -> None:
             )
         node.outputs[0].replace_all_uses_with(model.graph.initializers[name])
         model.graph.remove(node, safe=True)
+
+
+def _transposed(tensor: ir.TensorProtocol, perm: Sequence[int], name: str) -> ir.TensorProtocol:
+    return ir.tensor(tensor.numpy().transpose(perm), name=name)
 
 
 def _hide_layer_outputs(model: ir.Model, graph: Graph) -> None:
@@ -144,7 +148,8 @@ def _clean(model: ir.Model, name: str) -> None:
     model.metadata_props.clear()
     model.graph.name, model.graph.doc_string = name, None
     model.opset_imports.update({"": OPSET, DOMAIN: 1} if model.functions else {"": OPSET})
-    for container in (model.graph, *model.functions.values()):
+    containers: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
+    for container in containers:
         container.metadata_props.clear()
         for value in (*container.inputs, *getattr(container, "initializers", {}).values()):
             value.metadata_props.clear()

@@ -10,9 +10,9 @@ import numpy as np
 
 from aurora_export.contract import STATE_NAMES
 from aurora_export.errors import IntegrityError
-from aurora_export.export.comparison import Comparison
+from aurora_export.export.comparison import LIMITS, Comparison
 from aurora_export.export.sample_inputs import sample_embeddings, sample_frames
-from aurora_export.manifest import Verification
+from aurora_export.manifest import Manifest, Verification, resolve
 from aurora_export.runtime.engine import Engine
 
 if TYPE_CHECKING:  # torch
@@ -46,15 +46,15 @@ def write_selfcheck(reference: Reference, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def run_selfcheck(path: Path, vision: Engine, language: Engine, *, precision: str = "fp32") -> Verification:
-    """Run both graphs of a bundle on the self-check's inputs and measure the errors; over a limit or not.
+def run_selfcheck(bundle: Path, manifest: Manifest, vision: Engine, language: Engine) -> Verification:
+    """Run both graphs of a bundle on the self-check's inputs and measure the errors, over a limit or not.
 
-    path: the file of role "selfcheck".
-    Raises IntegrityError if the file is not a self-check of these graphs.
+    The limits are those that the build recorded. Raises IntegrityError if the file is not a self-check of these graphs.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    path = resolve(bundle, manifest, "selfcheck")
     try:
         arrays = load_file(path)
     except (OSError, SafetensorError) as error:
@@ -64,7 +64,8 @@ def run_selfcheck(path: Path, vision: Engine, language: Engine, *, precision: st
         found = arrays.get(spec.name)
         if found is None or found.shape != spec.resolve(**sizes) or found.dtype != spec.dtype:
             raise IntegrityError(f"{path}: {spec.name} is missing or of another shape", hint="build the bundle again")
-    comparison = Comparison(precision)
+    recorded = {name: measured.limit for name, measured in manifest.verification.outputs.items()}
+    comparison = Comparison(LIMITS[manifest.precision] | recorded)
     comparison.add_vision(vision.run({"frames": arrays["frames"]}), arrays)
     inputs = {name: arrays[name] for name in ("embeddings", *STATE_NAMES)}
     comparison.add_language(language.run(inputs), arrays, n_tokens=N_TOKENS)

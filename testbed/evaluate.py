@@ -23,17 +23,21 @@ from dataclasses import asdict, dataclass
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from render import draw_frames, write_clip
 from scenes import HELD_OUT_SEEDS, KINDS, Question, Scene, questions, sample_scene
 
+if TYPE_CHECKING:  # imported where it is used, so that --help is quick
+    from aurora_export.runtime.session import Aurora
+
 FORMS = ("generic", "duplicate")
 DURATIONS = {"8": (8,), "16": (16,), "32": (32,), "64": (64,), "mixed": (8, 16, 8, 32, 8, 64)}
 """Seconds, and frames at one a second, of the scenes, in turn."""
-_FIRST_SEED = 100_000
-_SEEDS_PER_RUN = 20_000
+FIRST_SEED = 100_000
+SEEDS_PER_RUN = 20_000
 _MAX_ANSWER_TOKENS = 32
 _CLIP_FPS = 8
 
@@ -98,15 +102,15 @@ def _ask_all(task: tuple[Plan, list[tuple[int, int]]]) -> list[Outcome]:
         scene = sample_scene(seed, duration_s=duration_s)
         frames = list(show(scene, encoded=plan.encoded))
         for form in plan.forms:
-            for question, answer in _answers(aurora, frames, choose_questions(scene), form):
+            for question, answer in answers(aurora, frames, choose_questions(scene), form):
                 outcomes.append(
                     Outcome(seed, duration_s, form, question.kind, question.text, question.answer, answer.strip())
                 )
     return outcomes
 
 
-def _answers(
-    aurora: object, frames: list[np.ndarray], asked: list[Question], form: str
+def answers(
+    aurora: Aurora, frames: list[np.ndarray], asked: list[Question], form: str
 ) -> Iterator[tuple[Question, str]]:
     """Ask every question about one video in one prompt form."""
     if form == "generic":
@@ -133,14 +137,14 @@ def run(
     n_processes: int = 2,
 ) -> list[Outcome]:
     """Ask at least `n_questions`, captions not counted, about held-out scenes; runs of different seeds share none."""
-    first = _FIRST_SEED + seed * _SEEDS_PER_RUN
+    first = FIRST_SEED + seed * SEEDS_PER_RUN
     durations = DURATIONS[frames]
     scenes: list[tuple[int, int]] = []
     n_planned = 0
     while n_planned < n_questions:
         number, duration_s = first + len(scenes), durations[len(scenes) % len(durations)]
-        if number >= min(first + _SEEDS_PER_RUN, HELD_OUT_SEEDS.stop):
-            raise ValueError(f"{n_questions} questions need more scenes than the {_SEEDS_PER_RUN} of one seed")
+        if number >= min(first + SEEDS_PER_RUN, HELD_OUT_SEEDS.stop):
+            raise ValueError(f"{n_questions} questions need more scenes than the {SEEDS_PER_RUN} of one seed")
         scenes.append((number, duration_s))
         asked = choose_questions(sample_scene(number, duration_s=duration_s))
         n_planned += len(forms) * sum(q.kind != "caption" for q in asked)

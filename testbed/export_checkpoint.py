@@ -124,7 +124,9 @@ def _configs() -> dict[str, dict[str, object]]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, default=Path("testbed/work"), help="folder of vision.pt and language.pt")
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/testbed_training"), help="folder of vision.pt and language.pt"
+    )
     parser.add_argument("--out", type=Path, default=Path("testbed/checkpoint"))
     options = parser.parse_args()
     n_bytes = export_checkpoint(

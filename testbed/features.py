@@ -20,6 +20,7 @@ from aurora_export.model.vision import VisionTower, normalise_frames
 from network import make_config
 from render import draw_frames
 from scenes import COLOURS, DIRECTIONS, SHAPES, Scene, sample_scene
+from train_vision import PatchHeads
 
 _MOVED = 3 / 64
 """An object counts as moving once it has gone this far (3 of 64 pixels): less is not visible."""
@@ -56,6 +57,8 @@ class FeatureSet:
     scenes: list[Scene]
     tokens: Tensor
     """float16, before the projector, shape (N, F, K, D)"""
+    colour: Tensor
+    """colour of the object that each token shows, as the tower's own read-out sees it; 0 none; int8, shape (N, F, K)"""
     observations: Observations
 
 
@@ -89,7 +92,7 @@ def sampled_times(scene: Scene) -> np.ndarray:
     return scene.times_s + np.random.default_rng((scene.seed, 5)).uniform(0, 0.9)
 
 
-_tower_weights: dict[str, Tensor] = {}
+_weights: dict[str, dict[str, Tensor]] = {}
 
 
 def _start_worker(path: Path) -> None:
@@ -98,25 +101,36 @@ def _start_worker(path: Path) -> None:
 
 
 def _load_tower(path: Path) -> None:
-    _tower_weights.update(torch.load(path, weights_only=True)["tower"])
+    _weights.update(torch.load(path, weights_only=True))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a worker makes of its scenes: one array of tokens and one of colours per setting, and observations."""
+
+    tokens: list[np.ndarray]
+    colours: list[np.ndarray]
+    rows: list[dict[str, np.ndarray]]
 
 
 @torch.inference_mode()
-def _make(
-    task: tuple[Sequence[int], int, Sequence[tuple[float, str]]],
-) -> tuple[list[np.ndarray], list[dict[str, np.ndarray]]]:
+def _make(task: tuple[Sequence[int], int, Sequence[tuple[float, str]]]) -> _Made:
     seeds, duration_s, settings = task
     scenes = [sample_scene(seed, duration_s=duration_s) for seed in seeds]
     times = [sampled_times(scene) for scene in scenes]
     drawn = np.concatenate([draw_frames(scene, t) for scene, t in zip(scenes, times, strict=True)])
-    tokens = []
+    made = _Made([], [], [observe(scene, t) for scene, t in zip(scenes, times, strict=True)])
+    heads = PatchHeads(make_config().vision.width)
+    heads.load_state_dict(_weights["heads"])
     for kept_ratio, order in settings:
         config = make_config(kept_ratio=kept_ratio, order=order)
         tower = VisionTower(config)
-        tower.load_state_dict(_tower_weights)
-        made = [tower(normalise_frames(part, config.frames)).tokens for part in torch.from_numpy(drawn).split(64)]
-        tokens.append(torch.cat(made).unflatten(0, (len(scenes), -1)).to(torch.float16).numpy())
-    return tokens, [observe(scene, t) for scene, t in zip(scenes, times, strict=True)]
+        tower.load_state_dict(_weights["tower"])
+        parts = [tower(normalise_frames(part, config.frames)).tokens for part in torch.from_numpy(drawn).split(64)]
+        tokens = torch.cat(parts).unflatten(0, (len(scenes), -1))
+        made.tokens.append(tokens.to(torch.float16).numpy())
+        made.colours.append(heads(tokens)[0].argmax(-1).to(torch.int8).numpy())
+    return made
 
 
 def make_features(
@@ -137,15 +151,20 @@ def make_features(
         _load_tower(weights)
         results = [_make(task) for task in tasks]
     else:
-        start = {"initializer": _start_worker, "initargs": (weights,)}
-        with ProcessPoolExecutor(n_processes, get_context("spawn"), **start) as pool:  # type: ignore[arg-type]
+        context = get_context("spawn")
+        with ProcessPoolExecutor(n_processes, context, initializer=_start_worker, initargs=(weights,)) as pool:
             results = list(pool.map(_make, tasks))
     scenes = [sample_scene(seed, duration_s=duration_s) for seed in seeds]
-    rows = [row for _, part in results for row in part]
+    rows = [row for made in results for row in made.rows]
     observations = Observations(
         **{name: torch.from_numpy(np.stack([row[name] for row in rows])).long() for name in rows[0]}
     )
     return [
-        FeatureSet(scenes, torch.from_numpy(np.concatenate([tokens[i] for tokens, _ in results])), observations)
+        FeatureSet(
+            scenes,
+            torch.from_numpy(np.concatenate([made.tokens[i] for made in results])),
+            torch.from_numpy(np.concatenate([made.colours[i] for made in results])),
+            observations,
+        )
         for i in range(len(settings))
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ _EMBEDDING_STD = 0.5
 
 def make_config(*, kept_ratio: float = KEPT_RATIO, order: str = "ascending") -> AuroraConfig:
     """The testbed's configuration: profile `released`, 64 patches a frame, of which 9 tokens are left at ratio 0.1."""
-    sizes = {
+    sizes: dict[str, dict[str, Any]] = {
         "vision": {
             "image_size": 64, "patch_size": 8, "width": 64, "n_layers": 6, "layers_used": 6, "n_heads": 4,
             "mlp_width": 192,

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import cross_entropy
 
 from aurora_export.model.language import LanguageState, Rwkv
@@ -62,27 +63,28 @@ class Student(nn.Module):
             len(NUMBERS),
         )
         self.observer = nn.Linear(config.language.width, sum(self.observer_widths))
+        self.token_observer_widths = (2 + len(DIRECTIONS), 2 * N_BINS)
+        self.token_observer = nn.Linear(config.language.width, sum(self.token_observer_widths))
 
     def watch(self, prefixes: Sequence[tuple[int, ...]], tokens: Tensor) -> tuple[LanguageState, Tensor]:
         """Read one prefix (for all) or one for each video, then the frames.
 
-        tokens: shape (B, F, K, D).  Returns the states after the last frame and the hidden state after each frame,
-        shape (B, F, E).
+        tokens: shape (B, F, K, D).  Returns the states after the last frame and the hidden state of each token,
+        shape (B, F, K, E).
         """
-        n_videos, n_frames, n_tokens, _ = tokens.shape
+        n_videos, n_frames, _, _ = tokens.shape
         state = self._read_prefixes(prefixes)
         if len(prefixes) == 1:
             state = _select(state, torch.zeros(n_videos, dtype=torch.int64))
         embeddings = self.projector(tokens.float()).flatten(1, 2)
         hidden, state = self.language.hidden(embeddings, state)
-        ends = torch.arange(1, n_frames + 1) * n_tokens - 1
-        return state, self.language.ln_out(hidden[:, ends])
+        return state, self.language.ln_out(hidden).unflatten(1, (n_frames, -1))
 
     def _read_prefixes(self, prefixes: Sequence[tuple[int, ...]]) -> LanguageState:
         """States after each prefix. Prefixes of one length run together: a padding token would change the state."""
         groups: dict[int, list[int]] = defaultdict(list)
-        for i, ids in enumerate(prefixes):
-            groups[len(ids)].append(i)
+        for i, prefix in enumerate(prefixes):
+            groups[len(prefix)].append(i)
         states, order = [], []
         for members in groups.values():
             ids = torch.tensor([prefixes[i] for i in members])
@@ -101,9 +103,22 @@ def _select(state: LanguageState, index: Tensor) -> LanguageState:
     return LanguageState(*(part.index_select(1, index) for part in state))
 
 
-def observer_loss(student: Student, hidden: Tensor, seen: Observations) -> Tensor:
-    """Cross-entropies of the read-outs after every frame; hidden: shape (B, F, E)."""
-    motion, shape, place, first, last, count = student.observer(hidden).split(student.observer_widths, dim=-1)
+@dataclass(frozen=True)
+class Batch:
+    """Videos of one duration and ratio with what is asked about them."""
+
+    tokens: Tensor
+    colour: Tensor
+    seen: Observations
+    prefixes: list[tuple[int, ...]]
+    turns: list[Turns]
+
+
+def observer_loss(student: Student, hidden: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropies of what is read from the hidden state after every frame; hidden: shape (B, F, K, E)."""
+    seen = batch.seen
+    outputs = student.observer(hidden[:, :, -1]).split(student.observer_widths, dim=-1)
+    motion, shape, place, first, last, count = outputs
     motion, shape = motion.unflatten(-1, (len(COLOURS), -1)), shape.unflatten(-1, (len(COLOURS), -1))
     # Most colours are not there: absence is soon learned and must not drown the rest.
     weight = torch.tensor([0.15, 0.5, *[1.0] * len(DIRECTIONS)])
@@ -112,10 +127,26 @@ def observer_loss(student: Student, hidden: Tensor, seen: Observations) -> Tenso
         shape.flatten(0, 2), seen.shape.flatten(), weight=torch.tensor([0.15, *[1.0] * len(SHAPES)])
     )
     place = place.unflatten(-1, (len(COLOURS), 2, N_BINS))
-    loss = loss + 0.5 * cross_entropy(place.flatten(0, 3), seen.place.flatten(), ignore_index=-1)
+    loss = loss + 0.2 * cross_entropy(place.flatten(0, 3), seen.place.flatten(), ignore_index=-1)
     for logits, target in ((first, seen.first), (last, seen.last), (count, seen.count)):
         loss = loss + cross_entropy(logits.flatten(0, 1), target.flatten())
-    return loss / 4
+    return loss / 4 + token_observer_loss(student, hidden, batch)
+
+
+def token_observer_loss(student: Student, hidden: Tensor, batch: Batch) -> Tensor:
+    """What each token of an object has to know of its own past: where it was a frame ago, and how it moves.
+
+    This is the step from which direction follows: look up the object by its colour, compare with now.
+    """
+    motion, before = student.token_observer(hidden).split(student.token_observer_widths, dim=-1)
+    shows = batch.colour > 0
+    own = (batch.colour - 1).clamp(min=0)
+    motion_target = batch.seen.motion.gather(2, own).masked_fill(~shows, -100)
+    place_before = torch.cat([torch.full_like(batch.seen.place[:, :1], -1), batch.seen.place[:, :-1]], dim=1)
+    before_target = place_before.gather(2, own[..., None].expand(-1, -1, -1, 2)).masked_fill(~shows[..., None], -1)
+    loss = cross_entropy(motion.flatten(0, 2), motion_target.flatten(), ignore_index=-100)
+    before = before.unflatten(-1, (2, N_BINS))
+    return loss + 0.5 * cross_entropy(before.flatten(0, 3), before_target.flatten(), ignore_index=-1)
 
 
 def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -123,16 +154,6 @@ def answer_loss(logits: Tensor, targets: Tensor) -> Tensor:
     losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
     n_ids = (targets >= 0).sum(dim=1)
     return (losses.view_as(targets).sum(dim=1) / n_ids.sqrt()).mean()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Videos of one duration and ratio with what is asked about them."""
-
-    tokens: Tensor
-    seen: Observations
-    prefixes: list[tuple[int, ...]]
-    turns: list[Turns]
 
 
 def draw_batch(sets: Sequence[FeatureSet], shares: Sequence[float], rng: np.random.Generator) -> Batch:
@@ -165,7 +186,7 @@ def draw_batch(sets: Sequence[FeatureSet], shares: Sequence[float], rng: np.rand
                 captions.append((video, (questions(scene, int(rng.integers(1 << 62)))[-1],)))
     turns = [make_turns(pairs) for pairs in (short, captions) if pairs]
     at = torch.from_numpy(index)
-    return Batch(chosen.tokens[at], chosen.observations.take(at), prefixes, turns)
+    return Batch(chosen.tokens[at], chosen.colour[at].long(), chosen.observations.take(at), prefixes, turns)
 
 
 def batch_loss(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -179,7 +200,7 @@ def batch_loss(student: Student, batch: Batch) -> tuple[Tensor, Tensor]:
         ),
         start=torch.zeros(()),
     )
-    return answers, observer_loss(student, hidden, batch.seen)
+    return answers, observer_loss(student, hidden, batch)
 
 
 @torch.inference_mode()
@@ -268,7 +289,7 @@ def train_language(course: Course) -> None:
         _train(0, course)
         return
     meeting_point = Path(tempfile.mkdtemp()) / "meeting_point"
-    torch.multiprocessing.spawn(_join_and_train, (course, str(meeting_point)), nprocs=course.n_processes)
+    spawn(_join_and_train, (course, str(meeting_point)), nprocs=course.n_processes)
 
 
 def _join_and_train(rank: int, course: Course, meeting_point: str) -> None:
@@ -346,14 +367,13 @@ def _progress(
     return line
 
 
-PLAN = (
+PLAN: Plan = (
     (8, 8_000, (0.1,)),
-    (8, 2_500, (0.1, 0.2, 0.5)),
-    (16, 2_000, (0.1,)),
-    (32, 900, (0.1,)),
-    (64, 500, (0.1,)),
+    (8, 1_500, (0.1, 0.2, 0.5)),
+    (16, 1_500, (0.1,)),
+    (32, 700, (0.1,)),
+    (64, 350, (0.1,)),
 )
-"""Duration in seconds, number of scenes, kept ratios."""
 SHARES = (0.43, 0.10, 0.10, 0.06, 0.14, 0.10, 0.07)
 """How often a batch comes from each (duration, ratio), in the order of PLAN."""
 HELD_OUT_PLAN = ((8, 96, (0.1,)), (8, 24, (0.1,)), (32, 48, (0.1,)))
@@ -363,7 +383,7 @@ def main() -> None:
     """Parse the command line, make the features, train."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--work", type=Path, default=Path("testbed/work"), help="folder of vision.pt and of what is made"
+        "--work", type=Path, default=Path("build/testbed_training"), help="folder of vision.pt and of what is made"
     )
     parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--processes", type=int, default=2)

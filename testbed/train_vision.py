@@ -1,8 +1,13 @@
 """Stage 1: train the vision tower, every patch by itself, on single frames.
 
 Each patch has to tell the colour and the shape of the object it belongs to and where that object's centre is. Two
-separate heads for colour and shape learn far faster than one over their product. No merging yet: merging needs no
-training, and supervision of every patch is as dense as it can be. The heads are thrown away.
+separate heads for colour and shape learn far faster than one over their product. The heads are thrown away.
+
+Patches are not merged here, so that all of them are supervised; but what merging compares is trained too. The last
+layers merge whether or not a good partner is left, and a tower that was never told to keep two objects apart leaves
+a third of the objects without a token of their own. So in every layer the keys (averaged over the heads, as merging
+reads them) are taught that two patches of background are most alike, two of one object less, two of different things
+not at all: background merges first, and each object still has several tokens when the last layer merges.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, smooth_l1_loss
 
 from aurora_export.model.vision import VisionTower, normalise_frames
-from network import draw_vision_weights, unmerged_config
+from network import draw_vision_weights, make_config, unmerged_config
 from render import draw_frames, label_patches
 from scenes import COLOURS, HELD_OUT_SEEDS, SHAPES, TRAINING_SEEDS, sample_scene
 
@@ -28,6 +34,10 @@ _WARM_UP_STEPS = 60
 _N_BINS = 8
 _BACKGROUND_WEIGHT = 0.2
 _PLACE_WEIGHT = 0.2
+_KEY_WEIGHT = 1.0
+_BACKGROUND_SIMILARITY = 1.0
+_OBJECT_SIMILARITY = 0.7
+_OTHER_SIMILARITY = 0.1
 
 
 class PatchHeads(nn.Module):
@@ -86,6 +96,53 @@ def patch_accuracy(tower: VisionTower, heads: PatchHeads, frames: Tensor, labels
     }
 
 
+def watch_keys(tower: VisionTower) -> list[Tensor]:
+    """A list that holds, after each forward pass, what every layer's merging compares, shape (F, P, M) each."""
+    keys: list[Tensor] = []
+
+    def note(layer: int, metric: Tensor) -> None:
+        if layer == 0:
+            keys.clear()
+        keys.append(metric)
+
+    for layer, block in enumerate(tower.encoder.layers):
+        attention = block.get_submodule("self_attn")
+        attention.register_forward_hook(lambda _module, _inputs, output, layer=layer: note(layer, output[1]))
+    return keys
+
+
+def key_loss(keys: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """Distance of the keys' cosine similarities from what merging needs; mean over layers and kinds of pairs."""
+    group = labels[..., 0]
+    same = group[:, :, None] == group[:, None, :]
+    background = (group == 0)[:, :, None] & (group == 0)[:, None, :]
+    in_object, apart = (same & ~background).float(), (~same).float()
+    background = background.float()
+    total = torch.zeros(())
+    for metric in keys:
+        unit = metric / metric.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        similarity = unit @ unit.mT
+        total = total + ((_BACKGROUND_SIMILARITY - similarity).square() * background).sum() / background.sum()
+        total = total + ((_OBJECT_SIMILARITY - similarity).square() * in_object).sum() / in_object.sum()
+        total = total + ((similarity - _OTHER_SIMILARITY).clamp(min=0).square() * apart).sum() / apart.sum()
+    return total / len(keys)
+
+
+@torch.no_grad()
+def share_with_own_token(tower: VisionTower, heads: PatchHeads, frames: Tensor, labels: Tensor) -> float:
+    """Share of the visible objects of which, after merging, at least one token still shows the colour."""
+    config = make_config()
+    merging = VisionTower(config)
+    merging.load_state_dict(tower.state_dict())
+    colour = heads(merging(normalise_frames(frames, config.frames)).tokens)[0].argmax(-1)
+    n_found = n_visible = 0
+    for number in range(1, 1 + len(COLOURS)):
+        visible = (labels[..., 0] == number).any(dim=1)
+        n_visible += int(visible.sum())
+        n_found += int((visible & (colour == number).any(dim=1)).sum())
+    return n_found / n_visible
+
+
 def train_vision(
     path: Path, *, n_steps: int, n_scenes: int, seed: int = 1, log_every_s: float = 20
 ) -> dict[str, float]:
@@ -95,6 +152,7 @@ def train_vision(
     tower = VisionTower(config)
     heads = PatchHeads(config.vision.width)
     draw_vision_weights(tower)
+    keys = watch_keys(tower)
     parameters = [*tower.parameters(), *heads.parameters()]
     matrices = [p for p in parameters if p.ndim > 1]
     vectors = [p for p in parameters if p.ndim <= 1]
@@ -111,6 +169,7 @@ def train_vision(
             group["lr"] = rate
         chosen = torch.randint(len(frames), (_BATCH,))
         loss = patch_loss(heads(tower(normalise_frames(frames[chosen], config.frames)).tokens), labels[chosen])
+        loss = loss + _KEY_WEIGHT * key_loss(keys, labels[chosen])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -119,6 +178,7 @@ def train_vision(
         if now - last_log > log_every_s or step == n_steps - 1:
             last_log = now
             accuracy = patch_accuracy(tower, heads, *held_out)
+            accuracy["own_token"] = share_with_own_token(tower, heads, *held_out)
             line = {"step": step + 1, "seconds": round(now - start, 1), "loss": round(loss.item(), 4)}
             print(json.dumps(line | {name: round(value, 4) for name, value in accuracy.items()}), flush=True)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,7 +188,7 @@ def train_vision(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("testbed/work/vision.pt"))
+    parser.add_argument("--out", type=Path, default=Path("build/testbed_training/vision.pt"))
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--scenes", type=int, default=4000)
     options = parser.parse_args()

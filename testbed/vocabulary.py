@@ -15,9 +15,9 @@ FILE_NAME = "rwkv_vocab_testbed.txt"
 _WORDS_AFTER_A_SPACE = (
     *COLOURS, *SHAPES, *DIRECTIONS, *NUMBERS,
     "A", "a", "an", "the", "The", "What", "Which", "How", "In", "colour", "color", "shape", "object", "objects",
-    "is", "are", "of", "many", "there", "appear", "appeared", "came", "first", "last", "way", "direction", "which", "does",
-    "do", "move", "moves", "happens", "happened", "in", "video", "Describe", "Watch", "then", "answer", "question",
-    "and", "it", "before", "after",
+    "is", "are", "of", "many", "there", "appear", "appeared", "came", "first", "last", "way", "direction", "which",
+    "does", "do", "move", "moves", "happens", "happened", "in", "video", "Describe", "Watch", "then", "answer",
+    "question", "and", "it", "before", "after",
 )  # fmt: skip
 _FIRST_WORDS = ("What", "Which", "How", "In", "Describe", "Watch", "The", "A")
 _MARKS = ("\n\n", ".\n", "?\n", "?\n\n", ".\n\n", "User:", "Assistant:", "?\n\nAssistant:", ".\n\nAssistant:")

@@ -8,52 +8,53 @@ import pytest
 
 from aurora_export.errors import IntegrityError, UsageError
 from aurora_export.runtime.video import MAX_FRAME_PIXELS, Frame, Pictures, open_source, open_video
+from handmade_video import index_of
 
 FASTSTART = {"movflags": "faststart"}
 
 
-def sample(path, index_of, **sampling):
+def sample(path, **sampling):
     with open_video(path, **sampling) as video:
         frames = list(video)
     return [index_of(frame.pixels) for frame in frames], [frame.time_s for frame in frames], video.warnings
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.avi", "clip.mov", "clip.ts"])
-def test_one_frame_a_second_by_default(name, make_video, index_of):
+def test_one_frame_a_second_by_default(name, make_video):
     codec = "mpeg4" if name.endswith("avi") else "libx264"
-    indices, times, warnings = sample(make_video(name, codec=codec), index_of)
+    indices, times, warnings = sample(make_video(name, codec=codec))
     assert indices == [0, 10, 20]
     assert times == pytest.approx([0, 1, 2], abs=1e-3)
     assert warnings == []
 
 
 @pytest.mark.parametrize("fps", [0.5, 1, 2.5, 3, 7, 9.99, 10, 11, 400])
-def test_an_instant_takes_the_first_frame_at_or_after_it(fps, make_video, index_of):
-    indices, _, _ = sample(make_video("clip.mp4"), index_of, fps=fps)
+def test_an_instant_takes_the_first_frame_at_or_after_it(fps, make_video):
+    indices, _, _ = sample(make_video("clip.mp4"), fps=fps)
     instants = [k / fps for k in range(math.ceil(2.4 * fps) + 1)]
     expected = {min((i for i in range(25) if i / 10 >= instant - 1e-9), default=None) for instant in instants}
     assert indices == sorted(expected - {None})
 
 
-def test_variable_frame_rate(make_video, index_of):
+def test_variable_frame_rate(make_video):
     """By time, not by index: after the gap the late frame serves all instants that passed, once."""
     path = make_video("vfr.mkv", 8, times=[0, 1, 2, 3, 45, 46, 52, 58])
-    indices, times, _ = sample(path, index_of, fps=1)
+    indices, times, _ = sample(path, fps=1)
     assert indices == [0, 4, 6]
     assert times == pytest.approx([0, 4.5, 5.2])
 
 
-def test_times_count_from_the_first_frame(make_video, index_of):
-    indices, times, _ = sample(make_video("late.mkv", 12, times=[70 + i for i in range(12)]), index_of, fps=1)
+def test_times_count_from_the_first_frame(make_video):
+    indices, times, _ = sample(make_video("late.mkv", 12, times=[70 + i for i in range(12)]), fps=1)
     assert indices == [0, 10]
     assert times == pytest.approx([0, 1])
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
 @pytest.mark.parametrize("num_frames", [1, 2, 3, 8, 24, 25, 100])
-def test_evenly_spread_frames(num_frames, name, make_video, index_of):
+def test_evenly_spread_frames(num_frames, name, make_video):
     """MP4 knows its frame count; Matroska's packets are counted."""
-    indices, _, warnings = sample(make_video(name), index_of, num_frames=num_frames)
+    indices, _, warnings = sample(make_video(name), num_frames=num_frames)
     assert indices == np.linspace(0, 24, min(25, num_frames)).astype(int).tolist()
     assert warnings == []
 
@@ -74,11 +75,11 @@ def test_odd_sizes(size, make_video):
 @pytest.mark.parametrize(
     ("name", "codec"), [("p.png", "png"), ("p.bmp", "bmp"), ("p.tiff", "tiff"), ("p.jpg", "mjpeg")]
 )
-def test_an_image_is_a_video_of_one_frame(name, codec, make_video, index_of):
+def test_an_image_is_a_video_of_one_frame(name, codec, make_video):
     pixel_format = {"bmp": "bgr24", "mjpeg": "yuvj444p"}.get(codec, "rgb24")
     path = make_video(name, 1, codec=codec, pixel_format=pixel_format)
     for sampling in ({}, {"fps": 30}, {"num_frames": 8}):
-        assert sample(path, index_of, **sampling) == ([0], [0.0], [])
+        assert sample(path, **sampling) == ([0], [0.0], [])
 
 
 @pytest.mark.parametrize("pixel_format", ["gray", "rgba", "rgb24"])
@@ -159,11 +160,11 @@ def test_orientation_of_a_photo(tmp_path):
     assert frame.pixels[:, -1].mean() > 200 > 50 > frame.pixels[:, 0].mean()
 
 
-def test_cut_off_in_a_packet(make_video, tmp_path, index_of, caplog):
+def test_cut_off_in_a_packet(make_video, tmp_path, caplog):
     data = make_video("clip.mp4", 200, options=FASTSTART).read_bytes()
     path = tmp_path / "cut.mp4"
     path.write_bytes(data[: len(data) * 2 // 3])
-    indices, _, warnings = sample(path, index_of)
+    indices, _, warnings = sample(path)
     assert 5 <= len(indices) <= 15
     assert indices == [i % 32 for i in range(0, 10 * len(indices), 10)]
     assert len(warnings) == 1
