@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ from aurora_export.errors import EXIT_ACCURACY, EXIT_OK, AuroraError, Incompatib
 if TYPE_CHECKING:
     from aurora_export.cli.progress import Progress
     from aurora_export.config import AuroraConfig
+    from aurora_export.export.layers import LayerDifference
     from aurora_export.manifest import Manifest, Verification
+    from aurora_export.model.aurora import AuroraModel
 
 NOT_SIZES = {
     "vision": ("layers_used", "layer_norm_eps"),
@@ -41,43 +44,67 @@ def check_command(*, bundle: Path, reference: Path | None, layers: bool, as_json
         raise UsageError("--layers compares with a reference", hint="give --reference CHECKPOINT too")
     try:
         with Progress() as progress:
-            manifest, checks = _run_checks(bundle, reference, progress)
+            report = _run_checks(bundle, reference, progress, with_layers=layers)
     except AuroraError:
         if not as_json:
             click.echo("FAIL")
         raise
-    passed = _passed(checks)
     if as_json:
-        report = {title: verification.model_dump() for title, verification in checks.items()}
-        click.echo(json.dumps({"passed": passed, "fingerprint": manifest.fingerprint, **report}, indent=2))
+        click.echo(json.dumps(report.as_dict(), indent=2))
     else:
-        _print(checks)
-        click.echo("PASS" if passed else "FAIL")
-    return EXIT_OK if passed else EXIT_ACCURACY
+        _print(report)
+    return EXIT_OK if report.passed else EXIT_ACCURACY
 
 
-def _run_checks(bundle: Path, reference: Path | None, progress: Progress) -> tuple[Manifest, dict[str, Verification]]:
-    """Everything that was asked for, cheapest first, by title."""
+@dataclass
+class _Report:
+    """What was found."""
+
+    fingerprint: str
+    checks: dict[str, Verification]
+    """by title"""
+    layers: list[LayerDifference] | None = None
+
+    @property
+    def passed(self) -> bool:
+        outputs = [output for check in self.checks.values() for output in check.outputs.values()]
+        # Not `error > limit`: an error that is no number must fail too.
+        return all(output.error <= output.limit for output in outputs)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object of --json."""
+        found: dict[str, Any] = {"passed": self.passed, "fingerprint": self.fingerprint}
+        found |= {title: check.model_dump() for title, check in self.checks.items()}
+        if self.layers is not None:
+            found["layers"] = [{**asdict(layer), "differs": layer.differs} for layer in self.layers]
+        return found
+
+
+def _run_checks(bundle: Path, reference: Path | None, progress: Progress, *, with_layers: bool) -> _Report:
+    """Everything that was asked for, cheapest first."""
     from aurora_export.export.selfcheck import run_selfcheck
-    from aurora_export.manifest import resolve
     from aurora_export.runtime.opened_bundle import open_bundle
 
     progress.phase("verify digests and open the bundle")
     opened = open_bundle(bundle, progress=lambda path, _: progress.detail(path))
     manifest = opened.manifest
     progress.phase("run the self-check")
-    path = resolve(bundle, manifest, "selfcheck")
-    checks = {"self-check": run_selfcheck(path, opened.vision, opened.language, precision=manifest.precision)}
+    check = run_selfcheck(bundle, manifest, opened.vision, opened.language)
+    report = _Report(manifest.fingerprint, {"self-check": check})
     if reference is not None:
         del opened  # the comparison opens the graphs again, one after the other
-        checks["reference"] = _compare(bundle, manifest, reference, progress)
-    return manifest, checks
+        model = _load_reference(bundle, manifest, reference, progress)
+        report.checks["reference"] = _compare(bundle, manifest, model, progress)
+        if with_layers:
+            from aurora_export.export.layers import compare_layers
+
+            progress.phase("compare layer by layer")
+            report.layers = compare_layers(bundle, model)
+    return report
 
 
-def _compare(bundle: Path, manifest: Manifest, reference: Path, progress: Progress) -> Verification:
-    """Run the model of a checkpoint beside the bundle."""
-    from aurora_export.export.verify import verify_files_of
-    from aurora_export.manifest import resolve
+def _load_reference(bundle: Path, manifest: Manifest, reference: Path, progress: Progress) -> AuroraModel:
+    """The model of a checkpoint, with the settings of the bundle. Raises IncompatibleError for another model."""
     from aurora_export.model.checkpoint import CheckpointSource, load_checkpoint
 
     progress.phase("read the checkpoint")
@@ -86,12 +113,19 @@ def _compare(bundle: Path, manifest: Manifest, reference: Path, progress: Progre
     if different := _differences(config.model_dump(), loaded.config.model_dump()):
         raise IncompatibleError(
             f"{reference}: is not the model of {bundle}: {'; '.join(different)}",
-            hint="give the checkpoint it was built from",
+            hint="give the checkpoint that the bundle was built from",
         )
+    return loaded.model
+
+
+def _compare(bundle: Path, manifest: Manifest, model: AuroraModel, progress: Progress) -> Verification:
+    from aurora_export.export.verify import verify_files_of
+    from aurora_export.manifest import resolve
+
     progress.phase("compare with the reference")
     files = {role: resolve(bundle, manifest, role) for role in manifest.files}
     return verify_files_of(
-        files, loaded.model, precision=manifest.precision, progress=lambda share: progress.detail(f"{share:.0%}")
+        files, model, precision=manifest.precision, progress=lambda share: progress.detail(f"{share:.0%}")
     )
 
 
@@ -116,14 +150,17 @@ def _differences(ours: dict[str, Any], theirs: dict[str, Any], prefix: str = "")
     return found
 
 
-def _passed(checks: dict[str, Verification]) -> bool:
-    outputs = (output for check in checks.values() for output in check.outputs.values())
-    # Not `error > limit`: an error that is no number must fail too.
-    return all(output.error <= output.limit for output in outputs)
-
-
-def _print(checks: dict[str, Verification]) -> None:
-    for title, verification in checks.items():
+def _print(report: _Report) -> None:
+    for title, verification in report.checks.items():
         click.echo(f"{title}:")
         for line in lines_of(verification):
             click.echo(f"  {line}")
+    if report.layers is not None:
+        click.echo("layers:")
+        for layer in report.layers:
+            mark = "OVER" if layer.differs else "ok  "
+            moved = f", {layer.n_moved} tokens stand elsewhere" if layer.n_moved else ""
+            click.echo(f"  {mark} {layer.name}: {layer.relative_error:.2g}, limit {layer.limit:.2g}{moved}")
+        first = next((layer.name for layer in report.layers if layer.differs), None)
+        click.echo(f"  the first that differs: {first or 'none'}")
+    click.echo("PASS" if report.passed else "FAIL")

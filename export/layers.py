@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from aurora_export.errors import IncompatibleError, IntegrityError
-from aurora_export.export.comparison import relative_error
+from aurora_export.export.comparison import LIMITS, relative_error
 from aurora_export.export.reference_outputs import Reference
 from aurora_export.export.sample_inputs import sample_embeddings, sample_frames
 from aurora_export.manifest import Manifest, read_manifest, resolve
@@ -44,7 +44,7 @@ class LayerDifference:
 
 
 def compare_layers(bundle: Path, model: AuroraModel) -> list[LayerDifference]:
-    """Run both graphs and the reference on sample inputs and compare after every block, in the order of computation.
+    """Run both graphs and the reference on sample inputs; compare after every block and at the end, in this order.
 
     The first row that `differs` is where the bundle leaves the checkpoint.
     Raises IncompatibleError if the bundle has another configuration, IntegrityError if its graphs lack the values.
@@ -67,14 +67,16 @@ def _compare_graph(bundle: Path, manifest: Manifest, graph: str, model: AuroraMo
         inputs = {"embeddings": embeddings, **state}
         expected, output = reference.run_language(embeddings, state, layers=True), "logits"
     measured = manifest.verification.outputs.get(output)
-    names = manifest.layer_outputs[graph]
+    limit = measured.limit if measured else LIMITS[manifest.precision][output]
+    names = [*manifest.layer_outputs[graph], output]
     actual = _run_with_layers(resolve(bundle, manifest, graph), names, inputs)
     for name in names:
-        yield _difference(name, actual[name], expected[name], limit=measured.limit if measured else 0.0)
+        yield _difference(name, actual[name], expected[name], limit=limit)
 
 
 def _difference(name: str, actual: np.ndarray, expected: np.ndarray, *, limit: float) -> LayerDifference:
-    """actual, expected: shape (F or B, T, D or E)."""
+    """actual, expected: shape (F or B, T, D or E), or (B, V)."""
+    actual, expected = (array.reshape(-1, *array.shape[-2:]) for array in (actual, expected))
     errors = np.abs(actual.astype(np.float64) - expected)
     scale = float(np.abs(expected).max()) or 1.0
     n_moved = 0
@@ -87,11 +89,12 @@ def _difference(name: str, actual: np.ndarray, expected: np.ndarray, *, limit: f
 def _run_with_layers(path: Path, names: list[str], inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Run a graph with inner values made outputs, on a copy in memory that reads the weights where they are."""
     model = onnx.load(path, load_external_data=False)
+    outputs = {value.name for value in model.graph.output}
     known = {value.name: value for value in model.graph.value_info}
-    missing = [name for name in names if name not in known]
-    if missing:
-        raise IntegrityError(f"{path}: no value is called {missing[0]}", hint="build the bundle again")
-    model.graph.output.extend(known[name] for name in names)
+    for name in (name for name in names if name not in outputs):
+        if name not in known:
+            raise IntegrityError(f"{path}: no value is called {name}", hint="build the bundle again")
+        model.graph.output.append(known[name])
     runtime = load_library()
     options = runtime.SessionOptions()
     options.add_session_config_entry(EXTERNAL_FOLDER_OPTION, str(path.parent))

@@ -120,7 +120,10 @@ def _add(result: TensorMap, name: Name, stored: StoredTensor, origin: Origin) ->
 
 
 def check_duplicate(kept: Tensor, first: MappedTensor, other: MappedTensor, part: Part) -> None:
-    """Refuse a copy that holds other numbers; rounding to its own or the first one's type does not count."""
+    """Refuse a copy that holds other numbers; rounding to its own or the first one's type does not count.
+
+    kept: what was read of `first`, in the parameter's own shape.
+    """
     types = [mapped.stored.dtype for mapped in (first, other)]
     numbers = other.read(kept.shape)
     if types[0] == types[1]:

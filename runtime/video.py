@@ -110,9 +110,10 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         """Decode; yield the frames of the sample. Raises IntegrityError if not one frame can be decoded."""
+        to_pixels = _ToPixels(_load_library())
         for index, (time, frame) in enumerate(self._decoded()):
             if self._wanted(index, time):
-                yield Frame(_upright(frame.to_ndarray(format="rgb24"), frame), float(time))
+                yield Frame(to_pixels(frame), float(time))
 
     def _count_frames(self) -> int:
         """Frames as the container says; if it does not, packets are counted, without decoding them."""
@@ -303,18 +304,42 @@ def _announced_duration_s(stream: Any) -> float | None:
         return None
 
 
-def _upright(pixels: np.ndarray, frame: Any) -> np.ndarray:
-    """Turn or mirror a picture as its metadata says; only multiples of 90 degrees, others are left."""
+class _ToPixels:
+    """Decoded frames to upright RGB arrays."""
+
+    def __init__(self, av: Any) -> None:
+        # One for all frames: it keeps its tables. Without SIMD's shortcuts, so that every machine gets the same bytes.
+        self._reformatter = av.video.reformatter.VideoReformatter()
+        kinds = av.video.reformatter.Interpolation
+        self._exact = kinds.BILINEAR | kinds.ACCURATE_RND | kinds.BITEXACT
+        self._matrices: dict[int, tuple[int, int, int, int]] = {}
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        """uint8, shape (height, width, 3), as the metadata says that it is to be shown."""
+        pixels = self._reformatter.reformat(frame, format="rgb24", interpolation=self._exact, threads=1).to_ndarray()
+        # Pixel (x, y) belongs at (a x + c y, b x + d y), up to a shift. Only multiples of 90 degrees are applied.
+        a, b, c, d = self._matrix(frame)
+        if not b and not c:
+            return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+        if not a and not d:
+            return pixels.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
+        return pixels
+
+    def _matrix(self, frame: Any) -> tuple[int, int, int, int]:
+        """Upper left corner of the display matrix, of which the signs matter."""
+        rotation = frame.rotation
+        if rotation not in self._matrices:
+            # Once for a video: a frame whose side data was looked at is part of a reference cycle, and lives on.
+            self._matrices[rotation] = _display_matrix(frame)
+        return self._matrices[rotation]
+
+
+def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
     try:
         matrix = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # PyAV does not know the kind of EXIF data, which photos have beside the matrix
-        return np.rot90(pixels, frame.rotation // 90) if frame.rotation % 90 == 0 else pixels
+        return {90: (0, -1, 1, 0), -90: (0, 1, -1, 0), 180: (-1, 0, 0, -1)}.get(frame.rotation, (1, 0, 0, 1))
     if matrix is None:
-        return pixels
-    # Pixel (x, y) belongs at (a x + c y, b x + d y), up to a shift; fixed point, of which the signs are enough.
+        return (1, 0, 0, 1)
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    if a and d and not b and not c:
-        return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-    if b and c and not a and not d:
-        return pixels.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
-    return pixels
+    return (a, b, c, d)

@@ -62,10 +62,10 @@ def ask_by_command(bundle: str, clip: str, question: str) -> str:
 
 def ask_watched(session: Aurora, question: str) -> str:
     """Ask a fork of a session that has watched a clip; the answer is printed as it comes. Returns it."""
-    print(f"{question}  ", end="", flush=True)
+    print(question, end="", flush=True)
     started = time.perf_counter()
     answer = ""
-    for piece in session.fork().ask(question):
+    for piece in session.fork().ask(question):  # the first piece begins with a space
         print(piece, end="", flush=True)
         answer += piece
     print(f"  ({(time.perf_counter() - started) * 1000:.0f} ms)", flush=True)
@@ -79,7 +79,7 @@ def judged(answer: str, expected: str) -> bool:
 
 
 def answers(bundle: str, rows: list[dict[str, str]]) -> Iterator[bool]:
-    """Ask every question: of each clip the first one by the command line, all of them in Python. Yields right or not."""
+    """Ask every question: the first of each clip by the command line, all of them in Python. Yields right or not."""
     for name, of_clip in groupby(rows, key=itemgetter("clip")):
         clip, questions = HERE / "clips" / name, list(of_clip)
         first = questions[0]

@@ -1,42 +1,89 @@
-"""Tiny random models and their exported graphs, each made once per session."""
+"""Two bundles of tiny random models, each built once per session; everything else is made from copies of their files."""
 
 from __future__ import annotations
 
-from typing import Any
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
-import torch
 
-from aurora_export.config import AuroraConfig, config_from_parts
+import tiny
+from aurora_export.config import PROFILES
+from aurora_export.export import bundle as bundle_module
+from aurora_export.export.bundle import build_bundle
+from aurora_export.export.graphs import Graph, build_graphs
+from aurora_export.manifest import Manifest
 from aurora_export.model.aurora import AuroraModel
+from aurora_export.model.checkpoint import LoadedCheckpoint
 
-LOW_RANKS = {6: {"mix": 8, "decay": 8}, 7: {"decay": 8, "rate": 8, "value": 8, "gate": 8}}
-
-
-def tiny_config(version: int = 6, profile: str = "released", **merge: Any) -> AuroraConfig:
-    """64 patches, 4 layers that run of 5, and a language model of 3 layers and 2 heads."""
-    sizes = {
-        "vision": {"image_size": 64, "patch_size": 8, "width": 32, "n_layers": 5, "n_heads": 2, "mlp_width": 64},
-        "projector": {"hidden_width": 48},
-        "language": {
-            "version": version,
-            "n_layers": 3,
-            "width": 64,
-            "head_size": 32,
-            "ffn_width": 96,
-            "vocabulary_size": 100,
-            "low_ranks": LOW_RANKS[version],
-        },
-    }
-    return config_from_parts(sizes, profile=profile, overrides=[{"merge": merge}])
+SMALL = {"vision": {"n_layers": 3, "layers_used": 2}, "language": {"n_layers": 2}}
+"""Exports take seconds a layer."""
 
 
-def tiny_model(config: AuroraConfig, seed: int = 0) -> AuroraModel:
-    """Random weights of sizes at which every part of the network does something."""
-    model = AuroraModel(config).eval()
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        scale = 0.3 if parameter.ndim < 2 or "maa" in name else 0.15
-        with torch.no_grad():
-            parameter.normal_(std=scale, generator=generator)
-    return model.requires_grad_(False)
+def load(model: AuroraModel, folder: Path) -> LoadedCheckpoint:
+    """What `load_checkpoint` would return for a model."""
+    return LoadedCheckpoint(
+        config=model.config,
+        model=model,
+        vocabulary_path=tiny.write_vocabulary(folder / "rwkv_vocab.txt"),
+        files=(),
+        description={"layout": "made by a test"},
+        warnings=("a warning",),
+    )
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished bundle and what it was made from."""
+
+    path: Path
+    manifest: Manifest
+    model: AuroraModel
+    loaded: LoadedCheckpoint
+
+    @property
+    def graphs(self) -> dict[str, Graph]:
+        return build_graphs(self.model)
+
+
+def _build(folder: Path, model: AuroraModel) -> Built:
+    loaded = load(model, folder)
+    return Built(folder / "tiny.aurora", build_bundle(loaded, folder / "tiny.aurora"), model, loaded)
+
+
+@pytest.fixture(scope="session")
+def built6(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """RWKV-6, the profile `released`."""
+    return _build(tmp_path_factory.mktemp("built6"), tiny.tiny_model(6, **SMALL))
+
+
+@pytest.fixture(scope="session")
+def built7(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """RWKV-7, merging as in the profile `paper`: drops nothing, sets token 0 apart, attends proportionally."""
+    return _build(tmp_path_factory.mktemp("built7"), tiny.tiny_model(7, **SMALL, merge=PROFILES["paper"]["merge"]))
+
+
+@pytest.fixture(params=[6, 7], ids=["RWKV-6", "RWKV-7"])
+def built(request: pytest.FixtureRequest) -> Built:
+    """Both bundles, one after the other; not to be changed."""
+    return request.getfixturevalue(f"built{request.param}")
+
+
+@pytest.fixture
+def bundle_copy(built6: Built, tmp_path: Path) -> Path:
+    """A copy of the RWKV-6 bundle, to be damaged."""
+    return Path(shutil.copytree(built6.path, tmp_path / "copy.aurora"))
+
+
+@pytest.fixture
+def exported_before(built6: Built, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes a build copy the RWKV-6 graphs instead of exporting; returns the stand-in for `export_onnx`."""
+
+    def copy_graph(graph: Graph, path: Path, _progress: object = None) -> None:
+        for suffix in ("", ".data"):
+            shutil.copyfile(f"{built6.path}/onnx/{graph.name}.onnx{suffix}", f"{path}{suffix}")
+
+    monkeypatch.setattr(bundle_module, "export_onnx", copy_graph)
+    return copy_graph
