@@ -253,9 +253,11 @@ def config_from_parts(
     merged: dict[str, Any] = {"profile": profile}
     for layer in (PROFILES[profile], sizes, *(overrides or [])):
         for section, values in layer.items():
+            if section == "profile":
+                raise UsageError("configuration: profile is no section", hint="name it by --profile")
             merged[section] = {**merged.get(section, {}), **values}
     vision = merged.get("vision", {})
-    if "layers_used" not in vision and "n_layers" in vision:
+    if "layers_used" not in vision and isinstance(vision.get("n_layers"), int):
         # The feature tap of the paper and of LLaVA: hidden_states[-2], the last layer does not run.
         vision["layers_used"] = max(1, vision["n_layers"] - 1)
     try:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -178,7 +179,8 @@ def verify_files(bundle: Path, manifest: Manifest, progress: Callable[[str, int]
             hint="remove files that are not part of the bundle",
         )
     for relative, entry in manifest.digests.items():
-        digest = hash_file(bundle / relative, lambda n, path=relative: progress and progress(path, n)).sha256
+        report = None if progress is None else partial(progress, relative)
+        digest = hash_file(bundle / relative, report).sha256
         if digest != entry.sha256:
             raise IntegrityError(
                 f"{bundle / relative}: SHA-256 is {digest}, the manifest says {entry.sha256}", hint=hint

@@ -6,7 +6,7 @@ is `Block.forward`; the recurrence itself is `plugins/wkv/reference.py`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from aurora_export.config import LanguageConfig
 from aurora_export.model.rwkv6 import ChannelMix6, TimeMix6
 from aurora_export.model.rwkv7 import ChannelMix7, TimeMix7
 from aurora_export.plugins.wkv import Wkv6, Wkv7
+from aurora_export.plugins.wkv.reference import wkv6_recurrent, wkv7_recurrent
 
 
 class LanguageState(NamedTuple):
@@ -37,12 +38,11 @@ class Block(nn.Module):
             self.ln0 = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.ln1 = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
         self.ln2 = nn.LayerNorm(config.width, eps=config.layer_norm_eps)
-        given = {} if wkv is None else {"wkv": wkv}
         if config.version == 6:
-            self.att: nn.Module = TimeMix6(config, **given)
+            self.att: nn.Module = TimeMix6(config, cast("Wkv6", wkv or wkv6_recurrent))
             self.ffn: nn.Module = ChannelMix6(config)
         else:
-            self.att = TimeMix7(config, layer, **given)
+            self.att = TimeMix7(config, layer, cast("Wkv7", wkv or wkv7_recurrent))
             self.ffn = ChannelMix7(config)
 
     def forward(
@@ -89,7 +89,7 @@ class Rwkv(nn.Module):
 
     def hidden(self, embeddings: Tensor, state: LanguageState) -> tuple[Tensor, LanguageState]:
         """Run the blocks: embeddings (B, T, E) to the residual stream after the last block (B, T, E)."""
-        x = self.blocks[0].ln0(embeddings)  # applied to every embedding, visual ones included
+        x = cast("Block", self.blocks[0]).ln0(embeddings)  # applied to every embedding, visual ones included
         v_first: Tensor | None = None
         att_shifts, ffn_shifts, wkvs = [], [], []
         for layer, block in enumerate(self.blocks):

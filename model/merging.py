@@ -63,7 +63,7 @@ def merge_and_sort(tokens: Tokens, metric: Tensor, r: int, config: MergeConfig) 
 def merge(tokens: Tokens, metric: Tensor, r: int, *, protect_first: bool) -> Tokens:
     """Merge r tokens of set A into their most similar partners, as averages weighted by size (ToMe, section 3).
 
-    Returns T - r tokens: the unmerged of A, then all of B.
+    metric: shape (F, T, M).  Returns T - r tokens: the unmerged of A, then all of B.
     """
     if r == 0:
         return tokens

@@ -9,7 +9,6 @@ from torch.nn.functional import layer_norm, relu, silu
 from aurora_export.config import LanguageConfig
 from aurora_export.model.token_shift import shift_tokens
 from aurora_export.plugins.wkv import Wkv6
-from aurora_export.plugins.wkv.reference import wkv6_recurrent
 
 N_MIXES = 5
 """Data-dependent mixes, in the order of time_maa_w2: decay (w), key, value, receptance, gate."""
@@ -18,13 +17,17 @@ N_MIXES = 5
 class TimeMix6(nn.Module):
     """Token mixing with data-dependent decay (Finch paper, section 4.2; spec 5.2)."""
 
-    def __init__(self, config: LanguageConfig, wkv: Wkv6 = wkv6_recurrent) -> None:
+    def __init__(self, config: LanguageConfig, wkv: Wkv6) -> None:
         super().__init__()
         width, mix_rank, decay_rank = config.width, config.low_ranks["mix"], config.low_ranks["decay"]
         self.n_heads, self.head_size, self.group_norm_eps = config.n_heads, config.head_size, config.group_norm_eps
         self.wkv = wkv
-        for name in "xwkvrg":
-            self.register_parameter(f"time_maa_{name}", nn.Parameter(torch.empty(1, 1, width)))
+        self.time_maa_x = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_w = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_k = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_v = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_r = nn.Parameter(torch.empty(1, 1, width))
+        self.time_maa_g = nn.Parameter(torch.empty(1, 1, width))
         self.time_maa_w1 = nn.Parameter(torch.empty(width, N_MIXES * mix_rank))
         self.time_maa_w2 = nn.Parameter(torch.empty(N_MIXES, mix_rank, width))
         self.time_decay = nn.Parameter(torch.empty(1, 1, width))

@@ -11,34 +11,36 @@ from torch.nn.functional import layer_norm, normalize, relu
 from aurora_export.config import LanguageConfig
 from aurora_export.model.token_shift import shift_tokens
 from aurora_export.plugins.wkv import Wkv7
-from aurora_export.plugins.wkv.reference import wkv7_recurrent
 
 MAX_DECAY_RATE = math.exp(-0.5)
 """log-decay is -exp(-0.5) * sigmoid(.), so a decay is never under 0.545."""
 
 
+def _vector(width: int) -> nn.Parameter:
+    return nn.Parameter(torch.empty(1, 1, width))
+
+
+def _low_rank(width: int, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
+    return nn.Parameter(torch.empty(width, rank)), nn.Parameter(torch.empty(rank, width))
+
+
 class TimeMix7(nn.Module):
     """Token mixing by the generalised delta rule (Goose paper, section 4; spec 6.2)."""
 
-    def __init__(self, config: LanguageConfig, layer: int, wkv: Wkv7 = wkv7_recurrent) -> None:
+    def __init__(self, config: LanguageConfig, layer: int, wkv: Wkv7) -> None:
         super().__init__()
         width, ranks = config.width, config.low_ranks
         self.n_heads, self.head_size, self.group_norm_eps = config.n_heads, config.head_size, config.group_norm_eps
-        self.is_first = layer == 0
         self.wkv = wkv
-        for name in "rwkvag":
-            self.register_parameter(f"x_{name}", nn.Parameter(torch.empty(1, 1, width)))
+        self.x_r, self.x_w, self.x_k, self.x_v, self.x_a, self.x_g = (_vector(width) for _ in range(6))
         # Low-rank maps: w decay, a in-context rate, v value residual (not in the first layer), g gate (no offset).
-        low_rank = {"w": ranks["decay"], "a": ranks["rate"], "g": ranks["gate"]}
-        if not self.is_first:
-            low_rank["v"] = ranks["value"]
-        for name, rank in low_rank.items():
-            if name != "g":
-                self.register_parameter(f"{name}0", nn.Parameter(torch.empty(1, 1, width)))
-            self.register_parameter(f"{name}1", nn.Parameter(torch.empty(width, rank)))
-            self.register_parameter(f"{name}2", nn.Parameter(torch.empty(rank, width)))
-        self.k_k = nn.Parameter(torch.empty(1, 1, width))
-        self.k_a = nn.Parameter(torch.empty(1, 1, width))
+        self.w0, (self.w1, self.w2) = _vector(width), _low_rank(width, ranks["decay"])
+        self.a0, (self.a1, self.a2) = _vector(width), _low_rank(width, ranks["rate"])
+        if layer > 0:
+            self.v0, (self.v1, self.v2) = _vector(width), _low_rank(width, ranks["value"])
+        self.g1, self.g2 = _low_rank(width, ranks["gate"])
+        self.k_k = _vector(width)
+        self.k_a = _vector(width)
         self.r_k = nn.Parameter(torch.empty(config.n_heads, config.head_size))
         self.receptance = nn.Linear(width, width, bias=False)
         self.key = nn.Linear(width, width, bias=False)

@@ -53,8 +53,10 @@ class Attention(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.n_heads, self.scale = config.n_heads, config.head_size**-0.5
-        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            self.add_module(name, nn.Linear(config.width, config.width))
+        self.q_proj = nn.Linear(config.width, config.width)
+        self.k_proj = nn.Linear(config.width, config.width)
+        self.v_proj = nn.Linear(config.width, config.width)
+        self.out_proj = nn.Linear(config.width, config.width)
 
     def forward(self, h: Tensor, log_sizes: Tensor | None) -> tuple[Tensor, Tensor]:
         """Attend.

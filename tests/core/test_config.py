@@ -106,6 +106,19 @@ def test_refusals(overrides, message):
     assert caught.value.exit_code == EXIT_USAGE
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"profile": {"x": 1}}, "configuration: profile is no section"),
+        ({"vision": {"n_layers": "many"}}, "configuration: vision.n_layers: Input should be a valid integer"),
+    ],
+)
+def test_settings_of_the_wrong_kind(overrides, message):
+    with pytest.raises(UsageError) as caught:
+        config(**overrides)
+    assert caught.value.message.startswith(message)
+
+
 def test_unknown_profile():
     with pytest.raises(UsageError, match="unknown profile 'published'") as caught:
         config(profile="published")

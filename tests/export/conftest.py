@@ -1,4 +1,4 @@
-"""Two bundles of tiny random models, each built once per session; everything else is made from copies of their files."""
+"""Two bundles of tiny random models, each built once per session; what tests damage are copies of them."""
 
 from __future__ import annotations
 
