@@ -97,7 +97,7 @@ def _ask_all(task: tuple[Plan, list[tuple[int, int]]]) -> list[Outcome]:
 
     plan, scenes = task
     outcomes = []
-    aurora = Aurora.open(plan.bundle)
+    aurora = Aurora.open(plan.bundle, threads=1)
     for seed, duration_s in scenes:
         scene = sample_scene(seed, duration_s=duration_s)
         frames = list(show(scene, encoded=plan.encoded))

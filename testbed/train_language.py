@@ -374,7 +374,7 @@ PLAN: Plan = (
     (32, 700, (0.1,)),
     (64, 350, (0.1,)),
 )
-SHARES = (0.34, 0.08, 0.08, 0.05, 0.17, 0.16, 0.12)
+SHARES = (0.22, 0.06, 0.06, 0.04, 0.14, 0.22, 0.26)
 """How often a batch comes from each (duration, ratio), in the order of PLAN."""
 HELD_OUT_PLAN = ((8, 96, (0.1,)), (8, 24, (0.1,)), (32, 48, (0.1,)))
 
