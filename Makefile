@@ -19,9 +19,10 @@ help:  ## list the targets
 demo: $(VENV)/installed-export,cpu  ## build a bundle from the testbed's checkpoint, then answer questions about its clips
 	@$(BIN)/python testbed/demo.py --bundle $(BUNDLE)
 
+# Two processes of one thread each: the models are tiny, and threads would only wait for each other.
 test: $(VENV)/installed-dev  ## run the fast tests (no GPU, no network)
 	@echo "==> pytest: every test that is neither slow nor needs a GPU"
-	@$(BIN)/pytest -m "not slow and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu"
 
 lint: $(VENV)/installed-dev  ## check style and format
 	@echo "==> ruff: rules and format"

@@ -12,7 +12,6 @@ for name in ("model", "plugins", "export", "runtime", "cli"):
 
 # The version is written in core/__init__.py only; it is read as text, so that a build imports nothing of ours.
 VERSION = re.search(r'^__version__ = "([^"]+)"$', (HERE / "core/__init__.py").read_text(encoding="utf-8"), re.M)[1]
-README = HERE / "README.md"
 
 # The base install runs bundles; onnxruntime and onnxruntime-gpu exclude each other, so the engine is an extra.
 CPU = ["onnxruntime>=1.23"]
@@ -24,7 +23,7 @@ setup(
     name="aurora-export",
     version=VERSION,
     description="Export AuroraLong to ONNX, and ask it about videos without PyTorch",
-    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,17 +71,25 @@ def run_command(
         )
     with aurora:
         answer = ""
-        for piece in aurora.ask(prompt, options=options, max_tokens=max_tokens):
-            # World models begin an answer with a space, which belongs to the prompt's form.
-            shown = piece if answer else piece.lstrip()
-            answer += shown
+        for piece in without_leading_space(aurora.ask(prompt, options=options, max_tokens=max_tokens)):
+            answer += piece
             if not as_json:
-                click.echo(shown, nl=False)
+                click.echo(piece, nl=False)
         if as_json:
             click.echo(json.dumps(_summary(aurora, report, prompt, answer), ensure_ascii=False, indent=2))
         else:
             click.echo()
         _log.info(_timing_line(aurora))
+
+
+def without_leading_space(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text from its first character on: World models begin an answer with a space, which no one asked for."""
+    begun = False
+    for piece in pieces:
+        shown = piece if begun else piece.lstrip()
+        begun = begun or bool(shown)
+        if shown:
+            yield shown
 
 
 def _summary(aurora: Aurora, report: WatchReport, prompt: str, answer: str) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from aurora_export.manifest import Measured, Verification
 
 Arrays = Mapping[str, np.ndarray]
 
+VISION_OUTPUTS = ("visual_tokens", "token_sizes", "token_of_patch")
+
 TENSOR_METRIC = "max abs error / max abs"
 STATE_METRIC = "max abs error / max abs, of the worst layer"
 FLIP_METRIC = "share of tokens that hold other patches, or stand elsewhere, than in the reference"
@@ -77,7 +79,7 @@ class Comparison:
     def add_vision(self, actual: Arrays, expected: Arrays) -> None:
         """Compare the outputs of the vision graph for F frames, by their names in the contract."""
         for frame in range(len(expected["visual_tokens"])):
-            self._add_frame(*({name: array[frame] for name, array in side.items()} for side in (actual, expected)))
+            self._add_frame(*({name: side[name][frame] for name in VISION_OUTPUTS} for side in (actual, expected)))
 
     def _add_frame(self, actual: Arrays, expected: Arrays) -> None:
         n_tokens = len(expected["visual_tokens"])

@@ -19,7 +19,7 @@ from aurora_export import __version__
 from aurora_export.export.graphs import Graph
 from aurora_export.plugins import DOMAIN
 from aurora_export.plugins.wkv.onnx_function import wkv_function
-from aurora_export.plugins.wkv.op import translation_table
+from aurora_export.plugins.wkv.op import translations
 
 OPSET = 20
 IR_VERSION = 10
@@ -58,7 +58,7 @@ def export_onnx(graph: Graph, path: Path, progress: Callable[[float], None] | No
 
 def trace(graph: Graph) -> ir.Model:
     """The graph as an ONNX model in memory, with our functions and names in place; its weights are those of torch."""
-    with _quiet_exporter():
+    with _quiet_exporter(), translations() as table:
         program = torch.export.export(
             graph.module,
             graph.example_inputs(),
@@ -71,7 +71,7 @@ def trace(graph: Graph) -> ir.Model:
             input_names=[spec.name for spec in graph.spec.inputs],
             output_names=[*(spec.name for spec in graph.spec.outputs), *graph.layer_outputs],
             dynamic_shapes=_dynamic_shapes(graph),
-            custom_translation_table=translation_table(),
+            custom_translation_table=table,
             opset_version=OPSET,
             dynamo=True,
             optimize=False,
@@ -82,7 +82,7 @@ def trace(graph: Graph) -> ir.Model:
         _transpose_weights(onnx_program.model)
         onnx_program.optimize()
     model = onnx_program.model
-    _hide_layer_outputs(model, graph)
+    hide_layer_outputs(model, graph)
     for op_type in graph.wkv_nodes:
         function = ir.serde.deserialize_function(wkv_function(op_type, opset=OPSET))
         model.functions[function.identifier()] = function
@@ -130,7 +130,7 @@ def _transposed(tensor: ir.TensorProtocol, perm: Sequence[int], name: str) -> ir
     return ir.tensor(tensor.numpy().transpose(perm), name=name)
 
 
-def _hide_layer_outputs(model: ir.Model, graph: Graph) -> None:
+def hide_layer_outputs(model: ir.Model, graph: Graph) -> None:
     """Make the residual streams, outputs while tracing so that they have a name and survive, inner values again."""
     hidden = set(graph.layer_outputs)
     values = {value.name: value for value in model.graph.outputs if value.name in hidden}

@@ -38,7 +38,7 @@ def hf_language_key(name: str) -> str:
 def export_checkpoint(folder: Path, tower: dict[str, Tensor], student: dict[str, Tensor]) -> int:
     """Write the folder; returns the size of all weights in bytes.
 
-    tower: state dict of the VisionTower.  student: state dict of train_language.Student; its read-outs are dropped.
+    tower: state dict of the VisionTower.  student: state dict of student.Student; its read-outs are dropped.
     """
     parts = {
         "model.safetensors": {

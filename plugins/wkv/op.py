@@ -6,7 +6,8 @@ torch.export keeps each call as one node.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import onnx.defs
@@ -109,12 +110,24 @@ def schema(op_type: str) -> onnx.defs.OpSchema:
     )
 
 
-def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What torch.onnx.export needs to write the ops as nodes; registers their schemas with onnx first."""
-    for op_type in WKV_OPS.values():
-        # onnxscript looks a node's schema up when the translation runs; onnx refuses to register one twice.
-        if not onnx.defs.has(op_type, OP_VERSION, DOMAIN):
-            onnx.defs.register_schema(schema(op_type))
+@contextmanager
+def translations() -> Iterator[dict[Callable[..., Any], Callable[..., Any]]]:
+    """What torch.onnx.export needs to write the ops as nodes: torch op -> translation.
+
+    onnxscript looks a node's schema up when the translation runs, so onnx knows the schemas inside of this block. Not
+    longer: where it knows one, its shape inference does not look into the model's function of that name.
+    """
+    missing = [op_type for op_type in WKV_OPS.values() if not onnx.defs.has(op_type, OP_VERSION, DOMAIN)]
+    for op_type in missing:
+        onnx.defs.register_schema(schema(op_type))
+    try:
+        yield _translation_table()
+    finally:
+        for op_type in missing:
+            onnx.defs.deregister_schema(op_type, OP_VERSION, DOMAIN)
+
+
+def _translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     opset = onnxscript.values.Opset(DOMAIN, OP_VERSION)
 
     def write_wkv6(receptance: Any, key: Any, value: Any, log_decay: Any, bonus: Any, state: Any) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ import time
 import av
 import pytest
 
+from aurora_export.cli.run import without_leading_space
 from aurora_export.runtime.session import Aurora
 from handmade_bundle import FILES
 from handmade_video import write_video
@@ -46,6 +47,13 @@ def test_frames_to_watch(sampling, bundle, clip, invoke, expected):
     for flag in (f"--{name}", f"--{name.replace('_', '-')}"):
         result = invoke("run", bundle, clip, *PROMPT, "--max-tokens", 9, flag, value)
         assert result.stdout == expected(**sampling) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"), [([" ", "\n red", " ball "], ["red", " ball "]), (["red"], ["red"]), ([" "], []), ([], [])]
+)
+def test_an_answer_begins_with_a_character(pieces, shown):
+    assert list(without_leading_space(pieces)) == shown
 
 
 def test_one_json_object(bundle, clip, invoke, expected):

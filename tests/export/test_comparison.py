@@ -127,9 +127,7 @@ def test_worst_of_many_runs_is_kept():
     verification = comparison.verification()
     assert verification.n_tokens == 9
     assert verification.outputs["logits"].error == pytest.approx(1e-3)
-    with pytest.raises(
-        AccuracyError, match=r"^logits: error 0\.001 against the reference is over the limit of 0\.0001"
-    ):
+    with pytest.raises(AccuracyError, match=r"^logits: error 0\.001 against .* limit of 0\.0001"):
         require_within_limits(verification, hint="")
 
 
@@ -143,7 +141,7 @@ def test_infinite_error_is_written_as_a_number_and_fails():
     comparison = Comparison(LIMITS["fp32"])
     comparison.add_language(language(error=np.nan), language(), n_tokens=1)
     assert comparison.verification().model_dump_json()
-    with pytest.raises(AccuracyError, match="^logits: the result or the reference has values that are not finite$"):
+    with pytest.raises(AccuracyError, match=r"^logits: the result or the reference has values that are not finite$"):
         require_within_limits(comparison.verification(), hint="")
 
 

@@ -130,8 +130,11 @@ def test_operator_inside_a_body_is_found_too(vision):
 
 
 def test_size_that_depends_on_something_else(vision):
-    vision.add("Identity", ["visual_tokens"], shape=("F", "u0", 64))
-    vision.assert_found(r"node node_planted \(Identity\), value planted: size u0 depends on more than F")
+    largest = helper.make_node("ReduceMax", ["token_sizes"], ["planted_end"], keepdims=0)
+    vision.model.graph.node.append(largest)
+    start, step = (vision.constant(f"planted_{value}", np.int32(value)) for value in (0, 1))
+    vision.add("Range", [start, "planted_end", step], dtype=TensorProto.INT32, shape=("u0",))
+    vision.assert_found(r"node node_planted \(Range\), value planted: size u0 depends on more than F")
 
 
 def test_size_that_nothing_is_known_of(language):

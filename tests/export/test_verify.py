@@ -11,7 +11,7 @@ from aurora_export.export.verify import verify_bundle
 
 
 def change_weight(bundle, graph, name, change):
-    """Change the first numbers of a tensor in a bundle's external data; its digest is not renewed."""
+    """Change the numbers of a tensor in a bundle's external data; its digest is not renewed."""
     model = onnx.load(bundle / f"onnx/{graph}.onnx", load_external_data=False)
     (tensor,) = [tensor for tensor in model.graph.initializer if tensor.name == name]
     entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -41,9 +41,7 @@ def test_bundle_equals_its_reference(built):
 )
 def test_planted_weight_error_is_found(built6, bundle_copy, graph, tensor, output):
     change_weight(bundle_copy, graph, tensor, lambda data: data * 1.001)
-    with pytest.raises(
-        AccuracyError, match=rf"^{output}: error \S+ against the reference is over the limit of 0\.0001"
-    ):
+    with pytest.raises(AccuracyError, match=rf"^{output}: error \S+ against .* limit of 0\.0001"):
         verify_bundle(bundle_copy, built6.model)
 
 
@@ -59,7 +57,7 @@ def test_one_wrong_number_of_the_embedding_table_is_found(built6, bundle_copy):
     table = np.load(bundle_copy / "embeddings/embeddings.npy", mmap_mode="r+")
     table[-1, -1] += 1e-3
     table.flush()
-    with pytest.raises(AccuracyError, match="^embeddings: error"):
+    with pytest.raises(AccuracyError, match=r"^embeddings: error"):
         verify_bundle(bundle_copy, built6.model)
 
 
@@ -98,7 +96,6 @@ def test_tokens_that_moved_are_told_from_tokens_that_are_wrong(built6, bundle_co
     model = onnx.load(path, load_external_data=False)
     node = next(node for node in model.graph.node if "vision.layers.1" in node.output)
     node.output[0] = "unmoved"
-    order = onnx.numpy_helper.from_array(np.array([1, 0, *range(2, 43)], np.int64), "order")
     shape = next(value for value in model.graph.value_info if value.name == "vision.layers.1").type.tensor_type.shape
     n_tokens = shape.dim[1].dim_value
     order = onnx.numpy_helper.from_array(np.array([1, 0, *range(2, n_tokens)], np.int64), "order")

@@ -17,7 +17,7 @@ from dialogue import answer_ids, choose_questions, prefix_ids, question_ids
 from features import FeatureSet, Observations
 from render import draw_frames
 from scenes import sample_scene
-from train_language import Student, answer_accuracy
+from student import Student, answer_accuracy
 
 CHECKPOINT = Path(__file__).resolve().parents[2] / "testbed" / "checkpoint"
 N_SCENES = 12

@@ -14,15 +14,8 @@ from export_checkpoint import export_checkpoint
 from features import FeatureSet, observe
 from network import make_config
 from scenes import COLOURS, DIRECTIONS, HELD_OUT_SEEDS, SHAPES, TRAINING_SEEDS, sample_scene
-from train_language import (
-    Course,
-    Student,
-    batch_loss,
-    draw_batch,
-    learning_rate,
-    load_or_make,
-    train_language,
-)
+from student import Student, batch_loss
+from train_language import Course, draw_batch, learning_rate, load_or_make, train_language
 from train_vision import train_vision
 
 
@@ -45,7 +38,7 @@ def trained(work: Path, sets: list[FeatureSet]) -> Path:
     held_out = load_or_make(work, work / "vision.pt", ((8, 4, (0.1,)), (8, 3, (0.1,))), HELD_OUT_SEEDS, n_processes=0)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("train_language._TOKENS_PER_BATCH", 300)
-        train_language(Course(work / "language.pt", sets, (0.7, 0.3), held_out, n_steps=30))
+        train_language(Course(work / "language.pt", sets, ((0.7, 0.3), (0.3, 0.7)), held_out, n_steps=30))
     return work / "language.pt"
 
 
