@@ -6,6 +6,10 @@ The model is the shipped one, trained on ascending order at ratios 0.1, 0.2 and 
 this shows what a change at run time costs, not what another training would have reached. All settings are asked the
 same questions about the same scenes, so differences are paired: each is printed with the standard error of the
 difference, and one under two standard errors is called no measurable effect.
+
+Every setting is asked twice: about scenes like those of the training, on which the model makes hardly a mistake, so
+that only a large loss can show; and about the same scenes with ten times the noise, where there is room for a small
+one.
 """
 
 from __future__ import annotations
@@ -46,11 +50,13 @@ ORDERS = (
     Setting("descending", ("merge.order=descending",)),
     Setting("none (the paper's random)", ("merge.sort=none", "merge.order=none")),
 )
+NOISES = (None, 60.0)
+"""Grain of the scenes: that of the training (up to 6), and one that is far beyond it."""
 RATIOS = tuple(Setting(f"{ratio:g}", (f"merge.kept_ratio={ratio}",)) for ratio in (0.1, 0.2, 0.3, 0.5, 0.7, 1.0))
 
 
-def measure(setting: Setting, checkpoint: Path, *, n_questions: int) -> tuple[list[Outcome], int]:
-    """Build the bundle of a setting, ask; returns the outcomes and the tokens per frame."""
+def measure(setting: Setting, checkpoint: Path, *, n_questions: int) -> tuple[list[list[Outcome]], int]:
+    """Build the bundle of a setting, ask at every noise; returns the outcomes of each and the tokens per frame."""
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / "setting.aurora"
         options = [part for override in setting.overrides for part in ("--set", override)]
@@ -58,7 +64,8 @@ def measure(setting: Setting, checkpoint: Path, *, n_questions: int) -> tuple[li
             [_PROGRAM, "build", checkpoint, "--out", bundle, *options], check=True, stdout=subprocess.DEVNULL
         )
         info = subprocess.run([_PROGRAM, "info", bundle, "--json"], check=True, capture_output=True, text=True)
-        return run(bundle, n_questions=n_questions), _tokens_per_frame(json.loads(info.stdout))
+        outcomes = [run(bundle, n_questions=n_questions, noise=noise) for noise in NOISES]
+        return outcomes, _tokens_per_frame(json.loads(info.stdout))
 
 
 def _tokens_per_frame(info: dict[str, object]) -> int:
@@ -81,30 +88,36 @@ def difference(outcomes: Sequence[Outcome], baseline: Sequence[Outcome]) -> tupl
     return mean, math.sqrt(squares) / n
 
 
-def make_table(settings: Sequence[Setting], checkpoint: Path, *, n_questions: int) -> list[dict[str, object]]:
-    """One row per setting; the first is the baseline of the differences."""
-    rows: list[dict[str, object]] = []
-    baseline: list[Outcome] = []
+def make_tables(settings: Sequence[Setting], checkpoint: Path, *, n_questions: int) -> list[list[dict[str, object]]]:
+    """A table per noise, in it one row per setting; the first row is the baseline of the differences."""
+    tables: list[list[dict[str, object]]] = [[] for _ in NOISES]
+    baseline: list[list[Outcome]] = []
     for setting in settings:
         print(f"{setting.name} ...", file=sys.stderr, flush=True)
-        outcomes, n_tokens = measure(setting, checkpoint, n_questions=n_questions)
-        baseline = baseline or outcomes
-        share, error, _ = accuracy(outcomes)
-        change, change_error = difference(outcomes, baseline)
-        rows.append(
-            {
-                "setting": setting.name,
-                "overrides": list(setting.overrides),
-                "tokens_per_frame": n_tokens,
-                "questions": sum(o.kind != "caption" for o in outcomes),
-                "accuracy": {name: round(value, 4) for name, value in share.items()},
-                "standard_error": {name: round(value, 4) for name, value in error.items()},
-                "difference": round(change, 4),
-                "difference_standard_error": round(change_error, 4),
-                "measurable": abs(change) > _MEASURABLE * change_error,
-            }
-        )
-    return rows
+        measured, n_tokens = measure(setting, checkpoint, n_questions=n_questions)
+        baseline = baseline or measured
+        for table, outcomes, base in zip(tables, measured, baseline, strict=True):
+            table.append(make_row(setting, n_tokens, outcomes, base))
+    return tables
+
+
+def make_row(
+    setting: Setting, n_tokens: int, outcomes: Sequence[Outcome], baseline: Sequence[Outcome]
+) -> dict[str, object]:
+    """What the result file holds about one setting at one noise."""
+    share, error, _ = accuracy(outcomes)
+    change, change_error = difference(outcomes, baseline)
+    return {
+        "setting": setting.name,
+        "overrides": list(setting.overrides),
+        "tokens_per_frame": n_tokens,
+        "questions": sum(o.kind != "caption" for o in outcomes),
+        "accuracy": {name: round(value, 4) for name, value in share.items()},
+        "standard_error": {name: round(value, 4) for name, value in error.items()},
+        "difference": round(change, 4),
+        "difference_standard_error": round(change_error, 4),
+        "measurable": abs(change) > _MEASURABLE * change_error,
+    }
 
 
 def markdown(title: str, rows: Sequence[dict[str, object]]) -> str:
@@ -135,20 +148,23 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=2000, help="per setting, captions not counted")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    orders = make_table(ORDERS, options.checkpoint, n_questions=options.questions)
-    ratios = make_table(RATIOS, options.checkpoint, n_questions=options.questions)
+    orders = make_tables(ORDERS, options.checkpoint, n_questions=options.questions)
+    ratios = make_tables(RATIOS, options.checkpoint, n_questions=options.questions)
+    names = ["as trained" if noise is None else f"noise {noise:g}" for noise in NOISES]
     result = {
         "what": "accuracy of the shipped testbed when only the order or the kept ratio is changed; not trained again",
         "command": f"python testbed/ablation.py --questions {options.questions}",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "machine": f"{platform.system()} {platform.machine()}, ONNX Runtime on the CPU, fp32",
         "video": "8 frames of 64 pixels, generic prompt, greedy",
-        "order": orders,
-        "kept_ratio": ratios,
+        "order": dict(zip(names, orders, strict=True)),
+        "kept_ratio": dict(zip(names, ratios, strict=True)),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"{markdown('order', orders)}\n\n{markdown('kept ratio', ratios)}")
+    for title, tables in (("order", orders), ("kept ratio", ratios)):
+        for name, table in zip(names, tables, strict=True):
+            print(f"{markdown(f'{title}, {name}', table)}\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Prompt forms: `generic` watches with the general instruction and forks the state
 (the sandwich) watches again for every question, with the question before the frames and after them.
 
 The shipped weights make no mistake on scenes like those of the training, so these can show a large loss only. To see
-a small one, for instance of a quantization, make the scenes harder than any in the training: `--noise 40`.
+a small one, for instance of a quantization, make the scenes harder than any in the training: `--noise 60`.
 """
 
 from __future__ import annotations
