@@ -63,7 +63,7 @@ def main(bundle: Path, seconds: str) -> None:
         for length in lengths:
             clip = Path(folder, f"{length}.mp4")
             encode_clip(clip, length)
-            rows.append({"seconds": length, **run_clip(bundle, clip)})
+            rows.append({"video_seconds": length, **run_clip(bundle, clip)})
             click.echo(f"{length:>6} s of video: {rows[-1]['peak_rss_mib']} MiB", err=True)
     first, last = (float(str(row["peak_rss_mib"])) for row in (rows[0], rows[-1]))
     path = write_result(

@@ -17,21 +17,18 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import subprocess
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 
 from evaluate import Outcome, accuracy, run
 from scenes import KINDS
 
 HERE = Path(__file__).resolve().parent
-RESULT = HERE.parent / "benchmarks" / "results" / "testbed_ablation.json"
 _PROGRAM = Path(sys.executable).with_name("aurora-export")
 _MEASURABLE = 2.0
 
@@ -142,26 +139,25 @@ def markdown(title: str, rows: Sequence[dict[str, object]]) -> str:
 
 
 def main() -> None:
-    """Measure both tables, write the result file, print them as markdown."""
+    """Measure both tables; print them as markdown, or everything as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, default=HERE / "checkpoint")
     parser.add_argument("--questions", type=int, default=2000, help="per setting, captions not counted")
-    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--json", action="store_true", help="print one JSON object on standard output")
     options = parser.parse_args()
     orders = make_tables(ORDERS, options.checkpoint, n_questions=options.questions)
     ratios = make_tables(RATIOS, options.checkpoint, n_questions=options.questions)
     names = ["as trained" if noise is None else f"noise {noise:g}" for noise in NOISES]
     result = {
         "what": "accuracy of the shipped testbed when only the order or the kept ratio is changed; not trained again",
-        "command": f"python testbed/ablation.py --questions {options.questions}",
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "machine": f"{platform.system()} {platform.machine()}, ONNX Runtime on the CPU, fp32",
         "video": "8 frames of 64 pixels, generic prompt, greedy",
         "order": dict(zip(names, orders, strict=True)),
         "kept_ratio": dict(zip(names, ratios, strict=True)),
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if options.json:
+        json.dump(result, sys.stdout, indent=2)
+        print()
+        return
     for title, tables in (("order", orders), ("kept ratio", ratios)):
         for name, table in zip(names, tables, strict=True):
             print(f"{markdown(f'{title}, {name}', table)}\n")

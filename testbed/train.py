@@ -1,9 +1,10 @@
-"""Train the whole testbed from nothing and write testbed/checkpoint: about an hour and a half on two cores.
+"""Train the whole testbed from nothing and write testbed/checkpoint: about an hour on two cores, by the sum of its parts.
 
     python testbed/train.py
 
 Everything follows from fixed seeds, but sums are taken in another order on another machine, so a new training gives
-another model of the same accuracy, not the same numbers. A run that was stopped goes on where it was.
+another model, not the same numbers. How the shipped weights were made, and what of this was never run as a whole, is
+in README.md. Training of the language model, if stopped, goes on where it was.
 """
 
 from __future__ import annotations

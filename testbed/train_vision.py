@@ -189,7 +189,7 @@ def train_vision(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("build/testbed_training/vision.pt"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--scenes", type=int, default=4000)
     options = parser.parse_args()
     train_vision(options.out, n_steps=options.steps, n_scenes=options.scenes)
