@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-README = ROOT / "README.md"
-BEGIN, END = "<!-- results: python benchmarks/report.py --write -->", "<!-- end of results -->"
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
 
 
@@ -71,55 +69,59 @@ def ablation_tables() -> str:
     """What another order or kept ratio costs at run time, on scenes like the training's and on noisy ones."""
     result = read_result("testbed_ablation")
     parts = []
-    for name, title in (("order", "order of the tokens"), ("kept_ratio", "kept ratio")):
-        noises = list(result[name])
+    for name, title in (("order", "order"), ("kept_ratio", "kept ratio")):
+        head = [title, "tokens a frame"]
+        for noise in result[name]:
+            head += [f"all, {noise}", "difference"]
         rows = []
         for row, *others in zip(*result[name].values(), strict=True):
-            cells = [ablation_cell(entry) for entry in (row, *others)]
+            cells = [cell for entry in (row, *others) for cell in ablation_cells(entry, is_baseline=not rows)]
             rows.append([row["setting"], str(row["tokens_per_frame"]), *cells])
-        parts.append(table([title, "tokens a frame", *noises], rows))
+        parts.append(table(head, rows))
     return "\n\n".join(parts)
 
 
-def ablation_cell(row: Mapping[str, Any]) -> str:
-    """Accuracy with its standard error, and whether the paired difference to the first row can be told from chance."""
-    cell = f"{100 * row['accuracy']['all']:.1f} ± {100 * row['standard_error']['all']:.1f}"
-    return f"**{cell}**" if row["measurable"] else cell
+def ablation_cells(row: Mapping[str, Any], *, is_baseline: bool) -> tuple[str, str]:
+    """Accuracy and its paired difference to the first row, each with its standard error, in per cent."""
+    accuracy = f"{100 * row['accuracy']['all']:.1f} ± {100 * row['standard_error']['all']:.1f}"
+    if is_baseline:
+        return accuracy, ""
+    difference = f"{100 * row['difference']:+.1f} ± {100 * row['difference_standard_error']:.1f}"
+    return accuracy, difference if row["measurable"] else f"{difference}, not measurable"
 
 
-def report() -> str:
-    """All tables of the README."""
-    environment = read_result("memory_by_length")["environment"]
-    machine = f"{environment['cores']} cores, {environment['cpu']}"
-    return f"""Accuracy on held-out scenes, through the exported bundle (`testbed_accuracy*.json`):
-
-{accuracy_table()}
-
-Peak memory of the whole process does not grow with the video (`memory_by_length.json`; {machine}):
-
-{memory_table()}
-
-What another order or kept ratio costs at run time: accuracy over the five kinds of question in per cent, ± standard
-error, on scenes like the training's and on far noisier ones. The weights are the same in every row, trained on
-ascending order at ratios 0.1, 0.2 and 0.5. **Bold**: the paired difference to the first row is over two standard
-errors; everything else has no measurable effect at this size (`testbed_ablation.json`):
-
-{ablation_tables()}"""
+TABLES = {
+    "README.md": {"accuracy": accuracy_table, "memory": memory_table},
+    "testbed/README.md": {"ablation": ablation_tables},
+}
+"""Document -> marker in it -> what stands there."""
 
 
-def main() -> None:
-    """Print the tables, or write them to the README."""
+def with_tables(document: str) -> str:
+    """A document's text, its tables made anew. Raises ValueError if a marker is missing."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for name, make in TABLES[document].items():
+        begin, end = f"<!-- table: {name} -->", f"<!-- end of {name} -->"
+        if begin not in text or end not in text:
+            raise ValueError(f"{document} has no {begin} ... {end}")
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{make()}\n{end}{rest.partition(end)[2]}"
+    return text
+
+
+def main() -> int:
+    """Print, write or check the tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put them into README.md")
-    if not parser.parse_args().write:
-        print(report())
-        return
-    block = f"{BEGIN}\n\n{report()}\n\n{END}"
-    text = README.read_text(encoding="utf-8")
-    README.write_text(
-        re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: block, text, flags=re.DOTALL), encoding="utf-8"
-    )
+    parser.add_argument("--check", action="store_true", help="say which documents are out of date; exit code 1 if any")
+    stale = [document for document in TABLES if with_tables(document) != (ROOT / document).read_text(encoding="utf-8")]
+    if parser.parse_args().check:
+        print("\n".join(f"{document} is not what the result files say" for document in stale), end="")
+        return int(bool(stale))
+    for document in stale:
+        (ROOT / document).write_text(with_tables(document), encoding="utf-8")
+        print(f"{document}: tables written")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

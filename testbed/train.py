@@ -1,4 +1,4 @@
-"""Train the whole testbed from nothing and write testbed/checkpoint: about an hour on two cores, by the sum of its parts.
+"""Train the whole testbed from nothing and write testbed/checkpoint: about an hour on two free cores.
 
     python testbed/train.py
 

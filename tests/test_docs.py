@@ -131,6 +131,12 @@ def test_readme_blocks_do_what_the_readme_says(clone):
                 assert as_promised(promised, process.stdout), f"{command}\n{process.stdout}"
 
 
+def test_tables_are_those_of_the_result_files(root):
+    command = [sys.executable, "benchmarks/report.py", "--check"]
+    process = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=False)
+    assert process.returncode == 0, f"{process.stdout}: python benchmarks/report.py"
+
+
 def test_changelog_has_the_version_and_its_sections(root):
     text = (root / "CHANGELOG.md").read_text(encoding="utf-8")
     titles = re.findall(r"^## (.+)$", text, re.MULTILINE)
