@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from aurora_export.config import config_from_parts
 
 
