@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from aurora_export.config import AuroraConfig, Section
 from aurora_export.contract import GraphSpec
-from aurora_export.errors import IncompatibleError, IntegrityError
+from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = "1.0"
@@ -98,12 +98,13 @@ class Manifest(Section):
 def read_manifest(bundle: Path) -> Manifest:
     """Read and validate a bundle's manifest; no other file is opened.
 
-    Raises IntegrityError that names file, key and what is wrong, or IncompatibleError for another major version.
+    Raises UsageError if there is no such folder, IntegrityError that names file, key and what is wrong, or
+    IncompatibleError for another major version.
     """
     path = bundle / MANIFEST_NAME
     hint = "a bundle is a folder made by `aurora-export build`; build it again if it was damaged"
     if not bundle.exists():
-        raise IntegrityError(f"{bundle}: no such bundle", hint=hint)
+        raise UsageError(f"{bundle}: no such bundle", hint=hint)
     if not path.is_file() or path.is_symlink():
         raise IntegrityError(f"{bundle}: has no {MANIFEST_NAME}", hint=hint)
     if path.stat().st_size > MAX_MANIFEST_BYTES:

@@ -106,7 +106,7 @@ def test_both_ways_to_start(command):
     if command[0] != "-m":
         program = [f"{sys.executable.rpartition('/')[0]}/aurora-export"]
     process = subprocess.run([*program, "info", "/nothing"], capture_output=True, text=True, check=False)
-    assert process.returncode == 4
+    assert process.returncode == 2
     assert process.stderr.startswith("error: /nothing: no such bundle\n\nhint: ")
 
 

@@ -124,7 +124,7 @@ def test_a_missing_video(bundle, refused):
 
 
 def test_a_missing_bundle(clip, refused):
-    assert refused("run", "nothing.aurora", clip, *PROMPT) == ("nothing.aurora: no such bundle", 4)
+    assert refused("run", "nothing.aurora", clip, *PROMPT) == ("nothing.aurora: no such bundle", 2)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,14 @@ import pytest
 
 from aurora_export import manifest as m
 from aurora_export.contract import graphs
-from aurora_export.errors import EXIT_INCOMPATIBLE, EXIT_INTEGRITY, IncompatibleError, IntegrityError
+from aurora_export.errors import (
+    EXIT_INCOMPATIBLE,
+    EXIT_INTEGRITY,
+    EXIT_USAGE,
+    IncompatibleError,
+    IntegrityError,
+    UsageError,
+)
 
 FILES = {
     "vision": "onnx/vision.onnx",
@@ -82,7 +89,7 @@ def test_names_of_files_and_folder_do_not_matter(bundle):
 
 
 def test_no_bundle(tmp_path):
-    assert refused(tmp_path / "none") == ("B: no such bundle", EXIT_INTEGRITY)
+    assert refused(tmp_path / "none", UsageError) == ("B: no such bundle", EXIT_USAGE)
     assert refused(tmp_path) == ("B: has no manifest.json", EXIT_INTEGRITY)
 
 

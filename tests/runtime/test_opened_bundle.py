@@ -55,7 +55,7 @@ def test_not_verified_if_so_asked(bundle_copy):
 
 def test_no_bundle(tmp_path):
     error = refusal(tmp_path / "nothing.aurora")
-    assert (error.message, error.exit_code) == (f"{tmp_path}/nothing.aurora: no such bundle", 4)
+    assert (error.message, error.exit_code) == (f"{tmp_path}/nothing.aurora: no such bundle", 2)
 
 
 def test_embeddings_of_another_size(bundle_copy):
