@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -100,11 +101,11 @@ def test_every_command_has_help_and_verbosity(invoke):
         assert all(option.help for option in command.params if isinstance(option, click.Option)), name
 
 
-@pytest.mark.parametrize("command", [["aurora-export"], ["-m", "aurora_export"]])
-def test_both_ways_to_start(command):
-    program = [sys.executable, *command] if command[0] == "-m" else [sys.executable.replace("python", "aurora-export")]
-    if command[0] != "-m":
-        program = [f"{sys.executable.rpartition('/')[0]}/aurora-export"]
+SCRIPT = Path(sys.executable).with_name("aurora-export")
+
+
+@pytest.mark.parametrize("program", [[SCRIPT], [sys.executable, "-m", "aurora_export"]], ids=["script", "module"])
+def test_both_ways_to_start(program):
     process = subprocess.run([*program, "info", "/nothing"], capture_output=True, text=True, check=False)
     assert process.returncode == 2
     assert process.stderr.startswith("error: /nothing: no such bundle\n\nhint: ")
