@@ -14,7 +14,8 @@ for name in ("model", "plugins", "export", "runtime", "cli"):
 VERSION = re.search(r'^__version__ = "([^"]+)"$', (HERE / "core/__init__.py").read_text(encoding="utf-8"), re.M)[1]
 
 # The base install runs bundles; onnxruntime and onnxruntime-gpu exclude each other, so the engine is an extra.
-CPU = ["onnxruntime>=1.23"]
+# Older releases are untested, and some open external data outside the bundle (tests/runtime/test_engine_onnx.py).
+CPU = ["onnxruntime>=1.31"]
 EXPORT = ["torch>=2.10", "onnx>=1.20", "onnxscript>=0.6"]
 TOOLS = ["build", "mypy", "pytest", "pytest-xdist", "ruff", "setuptools>=70.1"]
 ORACLES = ["hypothesis", "pillow", "rwkv", "transformers"]
@@ -34,7 +35,7 @@ setup(
     install_requires=["av>=14", "click>=8.1", "numpy>=1.26", "pydantic>=2.7", "rich>=13", "safetensors>=0.4.3"],
     extras_require={
         "cpu": CPU,
-        "gpu": ["onnxruntime-gpu>=1.23"],
+        "gpu": ["onnxruntime-gpu>=1.31"],
         # A build ends with a comparison through an engine, so `export` wants `cpu` or `gpu` beside it: [export,cpu].
         "export": EXPORT,
         "dev": [*CPU, *EXPORT, *TOOLS, *ORACLES],

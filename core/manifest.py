@@ -86,11 +86,13 @@ class Manifest(Section):
     @property
     def fingerprint(self) -> str:
         """Identity of the model as a state sees it: SHA-256 over config, precision and the model's files."""
-        folders = tuple(str(PurePosixPath(self.files[role]).parent) + "/" for role in STATE_ROLES)
+        # With whatever stands beside them: the weights of a graph are in a file that the manifest has no role for.
+        folders = {PurePosixPath(self.files[role]).parent for role in STATE_ROLES}
+        model_files = {path: entry for path, entry in self.digests.items() if PurePosixPath(path).parent in folders}
         identity = {
             "config": self.config.model_dump(mode="json"),
             "precision": self.precision,
-            "digests": {path: entry.sha256 for path, entry in self.digests.items() if path.startswith(folders)},
+            "digests": {path: entry.sha256 for path, entry in model_files.items()},
         }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 

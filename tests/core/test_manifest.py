@@ -216,3 +216,12 @@ def test_fingerprint_follows_what_a_state_depends_on(bundle):
         "tokenizer/vocabulary.txt",
     ):
         assert changed(path) != manifest.fingerprint
+
+
+def test_fingerprint_of_a_bundle_without_folders(bundle):
+    manifest = m.read_manifest(bundle)
+    flat = {path.rpartition("/")[2]: entry for path, entry in manifest.digests.items()}
+    files = {role: path.rpartition("/")[2] for role, path in manifest.files.items()}
+    first = manifest.model_copy(update={"digests": flat, "files": files})
+    other = {**flat, "language.onnx.data": flat["language.onnx.data"].model_copy(update={"sha256": "0" * 64})}
+    assert first.fingerprint != first.model_copy(update={"digests": other}).fingerprint

@@ -177,3 +177,23 @@ except DependencyError as error:
     process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert process.stdout.startswith("7 ONNX Runtime cannot be imported: ")
     assert "| pip install 'aurora-export[cpu]'" in process.stdout
+
+
+@pytest.mark.parametrize("location", ["../outside.bin", "{folder}/outside.bin"])
+def test_weights_outside_the_bundle_are_never_read(tmp_path, location):
+    """A hostile graph whose weights are a file of the user; ONNX Runtime has to refuse, or we would have to."""
+    outside = tmp_path / "outside.bin"
+    outside.write_bytes(bytes(16))
+    weight = onnx.TensorProto(name="weight", data_type=onnx.TensorProto.FLOAT, dims=[4])
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value=location.format(folder=tmp_path))
+    values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [4]) for name in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Add", ["x", "weight"], ["y"])], "hostile", values[:1], values[1:])
+    graph.initializer.append(weight)
+    path = tmp_path / "bundle.aurora" / "hostile.onnx"
+    path.parent.mkdir()
+    opset = helper.make_opsetid("", OPSET)
+    path.write_bytes(helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString())
+    with pytest.raises(IntegrityError, match="ONNX Runtime cannot open this graph") as caught:
+        OnnxEngine(path, SPECS["language"], threads=1)
+    assert "External data path" in caught.value.message
