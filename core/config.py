@@ -142,7 +142,7 @@ class LanguageConfig(Section):
 
 
 class PromptConfig(Section):
-    """How text stands around the frames (spec of the sandwich: paper section 3.3, VisualRWKV's `middle`)."""
+    """How text stands around the frames (the sandwich: AuroraLong section 3.3, VisualRWKV's `middle`)."""
 
     sandwich: Literal["duplicate", "split", "image_first"]
     frame_separator: Literal["", " ", "\n"]

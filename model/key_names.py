@@ -1,7 +1,7 @@
 """How every accepted checkpoint calls its tensors, as data: one table per part, from their names to ours.
 
-Ours are the parameter names of `AuroraModel` behind `vision.`, `projector.` and `language.`; spec sections 2, 4, 5.1,
-6.1 and 6.3 describe the layouts.
+Ours are the parameter names of `AuroraModel` behind `vision.`, `projector.` and `language.`: those of
+the BlinkDL RWKV files, of Hugging Face's SigLIP and of xtuner's projector, so that most tables are short.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def merge(tokens: Tokens, metric: Tensor, r: int, *, protect_first: bool) -> Tok
 
 
 def match_tokens(metric: Tensor, r: int, *, protect_first: bool) -> Match:
-    """Choose the r tokens of set A with the most similar partner in set B (ToMe's bipartite soft matching).
+    """Choose the r tokens of set A with the most similar partner in set B (ToMe's bipartite soft matching, arXiv 2210.09461, section 3).
 
     metric: shape (F, T, M), compared by cosine in float32.  r: from 1 to (T - protect_first) // 2.
     """

@@ -1,4 +1,4 @@
-"""RWKV-6 "Finch" (x060): time mix and channel mix of one block. Parameter names are those of the checkpoint."""
+"""RWKV-6 "Finch" (x060, arXiv 2404.05892): time mix and channel mix of one block. Names are the checkpoint's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ N_MIXES = 5
 
 
 class TimeMix6(nn.Module):
-    """Token mixing with data-dependent decay (Finch paper, section 4.2; spec 5.2)."""
+    """Token mixing with data-dependent decay (arXiv 2404.05892, section 4)."""
 
     def __init__(self, config: LanguageConfig, wkv: Wkv6) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class TimeMix6(nn.Module):
 
 
 class ChannelMix6(nn.Module):
-    """Squared-ReLU feed-forward with a receptance gate (spec 5.2)."""
+    """Squared-ReLU feed-forward with a receptance gate (arXiv 2404.05892, section 4)."""
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""RWKV-7 "Goose" (x070): time mix and channel mix of one block. Parameter names are those of the checkpoint."""
+"""RWKV-7 "Goose" (x070, arXiv 2503.14456): time mix and channel mix of one block. Names are the checkpoint's."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _low_rank(width: int, rank: int) -> tuple[nn.Parameter, nn.Parameter]:
 
 
 class TimeMix7(nn.Module):
-    """Token mixing by the generalised delta rule (Goose paper, section 4; spec 6.2)."""
+    """Token mixing by the generalised delta rule (arXiv 2503.14456, section 4)."""
 
     def __init__(self, config: LanguageConfig, layer: int, wkv: Wkv7) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class TimeMix7(nn.Module):
 
 
 class ChannelMix7(nn.Module):
-    """Squared-ReLU feed-forward, without a gate (spec 6.2)."""
+    """Squared-ReLU feed-forward, without a gate (arXiv 2503.14456, section 4)."""
 
     def __init__(self, config: LanguageConfig) -> None:
         super().__init__()

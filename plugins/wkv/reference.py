@@ -23,7 +23,7 @@ CHUNK_SIZE_WKV7 = 16
 def wkv6_recurrent(
     receptance: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, bonus: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Run the RWKV-6 recurrence token by token (Finch paper, equation of the time mixing).
+    """Run the RWKV-6 recurrence token by token (Finch, arXiv 2404.05892, section 4).
 
     receptance, key, value: shape (B, T, H, N).  log_decay: log of the decay, <= 0, shape (B, T, H, N).
     bonus: weight of the current token ("u", time_faaaa), shape (H, N).
@@ -77,7 +77,7 @@ def wkv7_recurrent(
     replacement: Tensor,
     state: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Run the RWKV-7 recurrence token by token (Goose paper, generalised delta rule).
+    """Run the RWKV-7 recurrence token by token (Goose, arXiv 2503.14456, section 4: generalised delta rule).
 
     receptance, key, value: shape (B, T, H, N).  log_decay: log of the decay, in (-0.607, 0), shape (B, T, H, N).
     removal: minus the normalised removal key (-kappa), shape (B, T, H, N).
@@ -109,7 +109,7 @@ def wkv7_chunked(
     """The same as `wkv7_recurrent`, by matrix products over chunks of `CHUNK_SIZE_WKV7` tokens.
 
     With u_t the removed value of token t, u solves a unit lower triangular system per chunk
-    (spec: (I - A_ab) U = (alpha * exp(before)) M0 + A_ak V). Arguments and results as in `wkv7_recurrent`.
+    ((I - A_ab) U = (alpha * exp(before)) M0 + A_ak V, strictly lower A). Arguments and results as in `wkv7_recurrent`.
     """
     n_tokens = receptance.shape[1]
     receptance, log_decay, key, value, removal, replacement = (

@@ -108,7 +108,7 @@ def test_an_empty_question_is_refused(question: str, collapse_newlines: bool) ->
 
 
 def test_ids_of_the_world_vocabulary() -> None:
-    """spec: auroralong.md sections 7 and 7.2."""
+    """The strings of the released prompt, whole."""
     package = pytest.importorskip("rwkv", reason="the rwkv package, which ships the World vocabulary, is not installed")
     world = Tokenizer.from_file(Path(package.__file__).parent / "rwkv_vocab_v20230424.txt")
     prompt = build_prompt(config(), world, "Describe the video in detail.")

@@ -18,7 +18,7 @@ from aurora_export.tokenizer import MAX_FILE_BYTES, StreamDecoder, Tokenizer, _p
 OVERLAPPING = [b"ab", b"abcd", b"bcdefg", b"cd", b"  ", b"    ", b"\n\n", "é".encode(), "😀".encode()[:3], b"aaaa"]
 SMALL = Tokenizer(dict(enumerate([*(bytes([byte]) for byte in range(256)), *OVERLAPPING], start=1)))
 
-# spec: auroralong.md section 7.
+# Golden ids of the World vocabulary.
 GOLDEN = {
     "User:": [24281, 59],
     "Assistant:": [5585, 41693, 59],
