@@ -61,7 +61,7 @@ def merge_and_sort(tokens: Tokens, metric: Tensor, r: int, config: MergeConfig) 
 
 
 def merge(tokens: Tokens, metric: Tensor, r: int, *, protect_first: bool) -> Tokens:
-    """Merge r tokens of set A into their most similar partners, as averages weighted by size (ToMe, section 3).
+    """Merge r tokens of set A into their most similar partners, as averages weighted by size (ToMe, arXiv 2210.09461).
 
     metric: shape (F, T, M).  Returns T - r tokens: the unmerged of A, then all of B.
     """
@@ -84,7 +84,7 @@ def merge(tokens: Tokens, metric: Tensor, r: int, *, protect_first: bool) -> Tok
 
 
 def match_tokens(metric: Tensor, r: int, *, protect_first: bool) -> Match:
-    """Choose the r tokens of set A with the most similar partner in set B (ToMe's bipartite soft matching, arXiv 2210.09461, section 3).
+    """Choose the r tokens of set A with the most similar partner in set B (bipartite soft matching, arXiv 2210.09461).
 
     metric: shape (F, T, M), compared by cosine in float32.  r: from 1 to (T - protect_first) // 2.
     """
