@@ -17,14 +17,7 @@ from aurora_export.errors import (
     IntegrityError,
     UsageError,
 )
-
-FILES = {
-    "vision": "onnx/vision.onnx",
-    "language": "onnx/language.onnx",
-    "embeddings": "embeddings/embeddings.npy",
-    "vocabulary": "tokenizer/vocabulary.txt",
-    "selfcheck": "selfcheck/selfcheck.safetensors",
-}
+from handmade_bundle import FILES
 
 
 @pytest.fixture
