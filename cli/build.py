@@ -64,7 +64,7 @@ def build_command(
 
     from aurora_export.cli.progress import Progress
     from aurora_export.export.bundle import build_bundle, check_destination
-    from aurora_export.model.checkpoint import CheckpointSource, load_checkpoint
+    from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
 
     check_destination(out)
     source = CheckpointSource(
@@ -72,7 +72,7 @@ def build_command(
     )
     with Progress() as progress:
         progress.phase("read the checkpoint")
-        loaded = load_checkpoint(source, profile=profile, overrides=overrides)
+        loaded = open_checkpoint(source, profile=profile, overrides=overrides)
         for warning in loaded.warnings:
             _log.warning(warning)
         manifest = build_bundle(loaded, out, precision=precision, progress=progress)

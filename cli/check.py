@@ -105,11 +105,11 @@ def _run_checks(bundle: Path, reference: Path | None, progress: Progress, *, wit
 
 def _load_reference(bundle: Path, manifest: Manifest, reference: Path, progress: Progress) -> AuroraModel:
     """The model of a checkpoint, with the settings of the bundle. Raises IncompatibleError for another model."""
-    from aurora_export.model.checkpoint import CheckpointSource, load_checkpoint
+    from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
 
     progress.phase("read the checkpoint")
     config = manifest.config
-    loaded = load_checkpoint(CheckpointSource(reference), profile=config.profile, overrides=_settings(config))
+    loaded = open_checkpoint(CheckpointSource(reference), profile=config.profile, overrides=_settings(config))
     if different := _differences(config.model_dump(), loaded.config.model_dump()):
         raise IncompatibleError(
             f"{reference}: is not the model of {bundle}: {'; '.join(different)}",

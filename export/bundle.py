@@ -106,7 +106,7 @@ def build_bundle(
             (folder / relative).parent.mkdir(exist_ok=True)
         layer_outputs = _write_graphs(loaded.model, folder, phases)
         phases.begin("write embeddings")
-        _write_embeddings(loaded.model.language.emb.weight.detach().numpy(), folder / FILES["embeddings"])
+        _write_embeddings(loaded.model.weight("language.emb.weight").numpy(), folder / FILES["embeddings"])
         phases.begin("write tokenizer")
         shutil.copyfile(loaded.vocabulary_path, folder / FILES["vocabulary"])
         phases.begin("write self-check")

@@ -1,11 +1,12 @@
 """The two graphs as torch modules with flat tensor inputs and outputs, in the order of core/contract.py.
 
-They hold a second AuroraModel that shares every weight with the reference; its WKV is the custom op.
+They hold a second AuroraModel of the same shapes; its WKV is the custom op, and its weights have no numbers: nothing
+of what is traced depends on them. `Graph.read_weight` has the numbers, for whoever writes the file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -77,6 +78,8 @@ class Graph:
     """names of the residual stream after each block: outputs of `module` after those of `spec`"""
     wkv_nodes: dict[str, int]
     """how many nodes of each of our operators it must have"""
+    read_weight: Callable[[str], Tensor]
+    """parameter name of `module` -> float32 tensor"""
 
     def example_inputs(self) -> tuple[Tensor, ...]:
         """Inputs of the shapes of EXAMPLE_SIZES: distinct tensors, or torch.export would make one input of two."""
@@ -86,11 +89,12 @@ class Graph:
 
 
 def build_graphs(model: AuroraModel) -> dict[str, Graph]:
-    """The vision and the language graph of a model. Nothing is copied, and `model` is not changed."""
+    """The vision and the language graph of a model. Nothing is read or copied, and `model` is not changed."""
     config = model.config
     with torch.device("meta"):
         twin = AuroraModel(config, wkv=TORCH_OPS[config.language.version])
-    twin.load_state_dict(model.state_dict(), assign=True)
+    # Memory that nobody writes to takes no room; on the meta device constants made while tracing would be lost.
+    twin.to_empty(device="cpu")
     twin.eval().requires_grad_(False)
     specs = graphs(config)
     return {
@@ -100,6 +104,7 @@ def build_graphs(model: AuroraModel) -> dict[str, Graph]:
             spec=specs["vision"],
             layer_outputs=tuple(f"vision.layers.{i}" for i in range(config.vision.layers_used)),
             wkv_nodes={},
+            read_weight=model.weight,
         ),
         "language": Graph(
             name="language",
@@ -107,5 +112,6 @@ def build_graphs(model: AuroraModel) -> dict[str, Graph]:
             spec=specs["language"],
             layer_outputs=tuple(f"language.layers.{i}" for i in range(config.language.n_layers)),
             wkv_nodes={f"Wkv{config.language.version}": config.language.n_layers},
+            read_weight=model.weight,
         ),
     }

@@ -24,6 +24,9 @@ from aurora_export.plugins.wkv.op import translations
 OPSET = 20
 IR_VERSION = 10
 
+NOT_IN_THE_GRAPH = {"language.emb.weight"}
+"""Parameters that the host uses: the embedding table."""
+
 MIN_EXTERNAL_BYTES = 1024
 """Smaller constants stay in the .onnx file, where shape inference can read them."""
 
@@ -79,6 +82,7 @@ def trace(graph: Graph) -> ir.Model:
         )
         if onnx_program is None:
             raise RuntimeError(f"torch.onnx.export returned no program for {graph.name}")
+        _give_weights(onnx_program.model, graph)
         _transpose_weights(onnx_program.model)
         onnx_program.optimize()
     model = onnx_program.model
@@ -98,6 +102,25 @@ def _dynamic_shapes(graph: Graph) -> tuple[dict[int, torch.export.Dim], ...]:
         {axis: dims[entry] for axis, entry in enumerate(spec.shape) if isinstance(entry, str)}
         for spec in graph.spec.inputs
     )
+
+
+def _give_weights(model: ir.Model, graph: Graph) -> None:
+    """Put what reads a weight in the place of each parameter, which was traced without numbers."""
+    for name, parameter in graph.module.named_parameters():
+        value = model.graph.initializers.get(name)
+        if value is not None:
+            value.const_value = ir.LazyTensor(
+                partial(_read, graph.read_weight, name),
+                dtype=ir.DataType.FLOAT,
+                shape=ir.Shape(parameter.shape),
+                name=name,
+            )
+        elif name not in NOT_IN_THE_GRAPH:
+            raise RuntimeError(f"{graph.name}: the exporter lost the weight {name}")
+
+
+def _read(read_weight: Callable[[str], torch.Tensor], name: str) -> ir.TensorProtocol:
+    return ir.tensor(read_weight(name).numpy(), name=name)
 
 
 def _transpose_weights(model: ir.Model) -> None:

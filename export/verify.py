@@ -16,7 +16,7 @@ from aurora_export.export.comparison import (
     relative_error,
     require_within_limits,
 )
-from aurora_export.export.reference_outputs import Reference, change_last_place, next_state
+from aurora_export.export.reference_outputs import LanguageRun, Reference, next_state
 from aurora_export.export.sample_inputs import sample_embeddings, sample_frames
 from aurora_export.manifest import Verification, read_manifest
 from aurora_export.model.aurora import AuroraModel
@@ -93,16 +93,31 @@ def _compare_vision(engine: Engine, reference: Reference, comparison: Comparison
 
 
 def _compare_language(engine: Engine, reference: Reference, comparison: Comparison, rounding: Comparison) -> None:
-    table = reference.embedding_table
-    for n_sequences, n_tokens in LANGUAGE_RUNS:
-        embeddings = sample_embeddings(table, n_sequences, n_tokens)
-        state = reference.state_after(sample_embeddings(table, n_sequences, N_TOKENS_BEFORE, seed=n_tokens))
-        expected = reference.run_language(embeddings, state)
-        changed = {name: change_last_place(array) for name, array in state.items()}
-        rounding.add_language(
-            reference.run_language(change_last_place(embeddings), changed), expected, n_tokens=embeddings[..., 0].size
-        )
+    runs = _language_runs(reference.embedding_table)
+    outputs = reference.run_languages(runs)
+    for i in range(0, len(runs), 3):
+        embeddings, state = runs[i + 1].embeddings, next_state(outputs[i])
+        n_tokens = embeddings.shape[1]
         for start in range(0, n_tokens, MAX_CHUNK_TOKENS):
             actual = engine.run({"embeddings": embeddings[:, start : start + MAX_CHUNK_TOKENS], **state})
             state = next_state(actual)
+        expected, rounded = outputs[i + 1 : i + 3]
         comparison.add_language(actual, expected, n_tokens=embeddings[..., 0].size)
+        rounding.add_language(rounded, expected, n_tokens=embeddings[..., 0].size)
+
+
+def _language_runs(table: np.ndarray) -> list[LanguageRun]:
+    """For each of LANGUAGE_RUNS three: the tokens before it, the run itself, and the run with its input changed."""
+    runs: list[LanguageRun] = []
+    for n_sequences, n_tokens in LANGUAGE_RUNS:
+        before, embeddings = (
+            sample_embeddings(table, n_sequences, N_TOKENS_BEFORE, seed=n_tokens),
+            sample_embeddings(table, n_sequences, n_tokens),
+        )
+        continued = len(runs)
+        runs += [
+            LanguageRun(before),
+            LanguageRun(embeddings, continued),
+            LanguageRun(embeddings, continued, rounded=True),
+        ]
+    return runs

@@ -7,6 +7,7 @@ text ──────────────────── Rwkv.emb ─�
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,18 @@ class AuroraModel(nn.Module):
         self.vision = VisionTower(config)
         self.projector = Projector(config)
         self.language = Rwkv(config.language, wkv=wkv)
+
+    def weight(self, name: str) -> Tensor:
+        """A parameter by its name in the state dict, float32."""
+        return self.get_parameter(name).detach()
+
+    @contextmanager
+    def held(self, *prefixes: str) -> Iterator[None]:
+        """Parameters whose names begin with one of `prefixes` are in memory while this is open: here, all always are.
+
+        What runs a part of a model opens this first, so that it can run a `StreamedModel` too.
+        """
+        yield
 
     def encode_frames(self, frames: Tensor) -> VisionOutput:
         """Frames to visual tokens.

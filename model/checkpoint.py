@@ -1,7 +1,8 @@
 """Reads a checkpoint in any accepted layout into an `AuroraModel`: every tensor is used, or refused by name.
 
     find files ─► name tensors ─► infer sizes, read settings ─► config ─► check names and shapes   plan_checkpoint
-                                                                              └─► read numbers     load_checkpoint
+                                                                              ├─► read numbers     load_checkpoint
+                                                                              └─► … when needed    open_checkpoint
 
 Nothing in a checkpoint is executed, and a plan reads no weights. Accepted layouts: the released folder (language
 model in one file or in shards, `visual_encoder/`, `projector/`), one merged state dict, the parts one by one, the
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from aurora_export.config import PROFILES, AuroraConfig, config_from_parts
 from aurora_export.errors import IntegrityError, UsageError
@@ -24,7 +26,9 @@ from aurora_export.model.checkpoint_folder import CheckpointSource, FoundFiles, 
 from aurora_export.model.config_files import check_projector, frame_settings, language_settings, vision_settings
 from aurora_export.model.json_files import read_json
 from aurora_export.model.key_names import PARTS
+from aurora_export.model.streamed import StreamedModel
 from aurora_export.model.tensor_map import (
+    MappedTensor,
     TensorMap,
     check_duplicate,
     map_tensors,
@@ -35,7 +39,14 @@ from aurora_export.model.tensor_map import (
 from aurora_export.model.tensor_sizes import Shapes, language_sizes, projector_sizes, usual_vision_heads, vision_sizes
 from aurora_export.tokenizer import Tokenizer
 
-__all__ = ["CheckpointPlan", "CheckpointSource", "LoadedCheckpoint", "load_checkpoint", "plan_checkpoint"]
+__all__ = [
+    "CheckpointPlan",
+    "CheckpointSource",
+    "LoadedCheckpoint",
+    "load_checkpoint",
+    "open_checkpoint",
+    "plan_checkpoint",
+]
 
 _DEFAULT_PROFILE = "released"
 
@@ -63,7 +74,7 @@ class LoadedCheckpoint:
 
     config: AuroraConfig
     model: AuroraModel
-    """float32, in eval mode, no gradients; float32 pickles stay memory-mapped"""
+    """float32, in eval mode, no gradients; read (float32 pickles stay memory-mapped), or a `StreamedModel`"""
     vocabulary_path: Path
     files: tuple[Path, ...]
     description: dict[str, str]
@@ -82,21 +93,53 @@ def load_checkpoint(
     hostile files), IncompatibleError (whole, but a variant that is not supported); each names file and tensor.
     """
     plan = plan_checkpoint(source, profile=profile, overrides=overrides)
+    shapes = _shapes(plan.config)
+    weights = {key: _read_finite(plan.tensor_map.tensors[key], shape) for key, shape in shapes.items()}
+    _check_duplicates(plan, shapes)
     with torch.device("meta"):
         model = AuroraModel(plan.config)
-    tensors = plan.tensor_map.tensors
-    weights = {}
-    for key, empty in model.state_dict().items():
-        weights[key] = tensors[key].read(empty.shape)
-        # A sum is not finite if any term is not; only then is it worth looking at each.
-        if not torch.isfinite(weights[key].sum()) and not torch.isfinite(weights[key]).all():
-            raise IntegrityError(f"{tensors[key].stored} holds numbers that are infinite or not a number")
-    for key, other in plan.tensor_map.duplicates:
-        if key in weights:
-            check_duplicate(weights[key], tensors[key], other, part_of(key))
     model.load_state_dict(weights, assign=True)
     model.requires_grad_(requires_grad=False).eval()
     return LoadedCheckpoint(plan.config, model, plan.vocabulary_path, plan.files, plan.description, plan.warnings)
+
+
+def open_checkpoint(
+    source: CheckpointSource, *, profile: str | None = None, overrides: Overrides | None = None
+) -> LoadedCheckpoint:
+    """Open a checkpoint of any size: as `load_checkpoint`, but its weights are read when they are needed.
+
+    What is wrong with the numbers of a tensor is raised when that tensor is read, otherwise as `load_checkpoint`.
+    """
+    plan = plan_checkpoint(source, profile=profile, overrides=overrides)
+    shapes = _shapes(plan.config)
+    _check_duplicates(plan, shapes)
+
+    def read(key: str) -> Tensor:
+        return _read_finite(plan.tensor_map.tensors[key], shapes[key], mapped=False)
+
+    model = StreamedModel(plan.config, read)
+    return LoadedCheckpoint(plan.config, model, plan.vocabulary_path, plan.files, plan.description, plan.warnings)
+
+
+def _shapes(config: AuroraConfig) -> dict[str, torch.Size]:
+    """Parameter names and shapes of the model that a config describes, built without weights."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in AuroraModel(config).state_dict().items()}
+
+
+def _read_finite(mapped_tensor: MappedTensor, shape: torch.Size, *, mapped: bool = True) -> Tensor:
+    weight = mapped_tensor.read(shape, mapped=mapped)
+    # A sum is not finite if any term is not; only then is it worth looking at each.
+    if not torch.isfinite(weight.sum()) and not torch.isfinite(weight).all():
+        raise IntegrityError(f"{mapped_tensor.stored} holds numbers that are infinite or not a number")
+    return weight
+
+
+def _check_duplicates(plan: CheckpointPlan, shapes: Mapping[str, torch.Size]) -> None:
+    for key, other in plan.tensor_map.duplicates:
+        if key in shapes:
+            first = plan.tensor_map.tensors[key]
+            check_duplicate(first.read(shapes[key], mapped=False), first, other, part_of(key))
 
 
 def plan_checkpoint(
@@ -185,8 +228,7 @@ def _own_settings(found: FoundFiles) -> tuple[str | None, Overrides]:
 
 def _refuse_misfits(tensor_map: TensorMap, config: AuroraConfig) -> None:
     """Compare names and shapes with the model that the config describes, built without weights."""
-    with torch.device("meta"):
-        expected = {key: value.shape for key, value in AuroraModel(config).state_dict().items()}
+    expected = _shapes(config)
     missing = [key for key in expected if key not in tensor_map.tensors]
     unknown = list(tensor_map.unknown)
     for key, mapped in tensor_map.tensors.items():

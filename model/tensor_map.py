@@ -34,11 +34,16 @@ class MappedTensor:
         """As the model uses it, up to axes of size 1."""
         return self.stored.shape[::-1] if self.transposed else self.stored.shape
 
-    def read(self, shape: torch.Size) -> Tensor:
-        """Read it as float32; it stays memory-mapped if that is what the file holds, aligned."""
+    def read(self, shape: torch.Size, *, mapped: bool = True) -> Tensor:
+        """Read it as float32; it stays memory-mapped if that is what the file holds, aligned.
+
+        mapped: False makes a copy of its own always, and gives the file's pages back.
+        """
         tensor = self.stored.read()
         tensor = tensor.mT if self.transposed else tensor
-        tensor = tensor.to(torch.float32).reshape(shape).contiguous()
+        tensor = tensor.to(torch.float32, copy=not mapped).reshape(shape).contiguous()
+        if not mapped:
+            self.stored.release()
         # A matrix product takes another path, and rounds otherwise, where its operand is not aligned. PyTorch's files
         # align, safetensors does not: without a copy, the same weights give logits that differ in the last bit.
         return tensor.clone() if tensor.data_ptr() % _ALIGNMENT_BYTES else tensor

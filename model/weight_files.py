@@ -6,10 +6,14 @@ shapes and types; the numbers are read by `StoredTensor.read`.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import pickle
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +41,23 @@ class StoredTensor:
     """None for types that no weight has (integers, 8-bit floats)"""
     read: Callable[[], Tensor]
     """Read it, in the file's own type; memory-mapped where the format allows it."""
+    in_mapped_pickle: bool = False
+    """it lies in a mapping that stays open, whose pages `release` gives back"""
 
     def __str__(self) -> str:
         return f"{self.name} in {self.path}"
+
+    def release(self) -> None:
+        """Give the pages of a mapped tensor back to the system; they are read again from the file when needed.
+
+        Without this a process grows to the size of the file that it reads from one end to the other.
+        """
+        if self.in_mapped_pickle and sys.platform == "linux":
+            tensor = self.read()
+            start, size = tensor.data_ptr(), tensor.numel() * tensor.element_size()
+            skipped = start % mmap.PAGESIZE  # a range for madvise begins at a page
+            address, length = ctypes.c_void_p(start - skipped), ctypes.c_size_t(size + skipped)
+            ctypes.CDLL(None).madvise(address, length, mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)
@@ -104,11 +122,18 @@ def _open_safetensors(path: Path, size: int) -> WeightFile:
                 name=name,
                 shape=tuple(part.get_shape()),
                 dtype=_DTYPES.get(part.get_dtype()),
-                read=lambda name=name: file.get_tensor(name),  # type: ignore[misc]
+                read=partial(_read_safetensor, path, name),
             )
     except (SafetensorError, OSError) as error:
         raise IntegrityError(f"{path} is damaged: {_first_line(error)}", hint=_HINT_FETCH_AGAIN) from error
     return WeightFile(path, size, tensors)
+
+
+def _read_safetensor(path: Path, name: str) -> Tensor:
+    """Through a mapping of its own, which goes when the tensor goes: a shared one would keep all pages in memory."""
+    with safe_open(path, framework="pt", device="cpu") as file:
+        tensor: Tensor = file.get_tensor(name)
+        return tensor
 
 
 def _open_pickle(path: Path, size: int, *, mapped: bool) -> WeightFile:
@@ -125,7 +150,8 @@ def _open_pickle(path: Path, size: int, *, mapped: bool) -> WeightFile:
         warnings.append(f"{path}: not weights, ignored: {', '.join(besides)}")
     if not isinstance(content, dict) or not content:
         raise IntegrityError(f"{path} holds no dict of tensors, but {_describe(content)}")
-    return WeightFile(path, size, {name: _stored(path, name, value) for name, value in content.items()}, (*warnings,))
+    tensors = {name: _stored(path, name, value, mapped=mapped) for name, value in content.items()}
+    return WeightFile(path, size, tensors, (*warnings,))
 
 
 def _unreadable_pickle(path: Path, error: Exception) -> IntegrityError:
@@ -147,7 +173,7 @@ def _unwrap(content: Any) -> tuple[Any, list[str]]:
     return content, []
 
 
-def _stored(path: Path, name: Any, value: Any) -> StoredTensor:
+def _stored(path: Path, name: Any, value: Any, *, mapped: bool) -> StoredTensor:
     if not isinstance(name, str) or not isinstance(value, Tensor):
         raise IntegrityError(f"{path}: {name!r} is no tensor, but {_describe(value)}")
     if value.layout != torch.strided or value.device.type != "cpu" or value.is_quantized:
@@ -157,7 +183,7 @@ def _stored(path: Path, name: Any, value: Any) -> StoredTensor:
         raise IntegrityError(f"{name} in {path} claims shape {list(value.shape)}, which is more than the file holds")
     tensor = value.detach()
     dtype = tensor.dtype if tensor.dtype in _DTYPES.values() else None
-    return StoredTensor(path, name, tuple(tensor.shape), dtype, read=lambda: tensor)
+    return StoredTensor(path, name, tuple(tensor.shape), dtype, read=lambda: tensor, in_mapped_pickle=mapped)
 
 
 def _describe(value: Any) -> str:
