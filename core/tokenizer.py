@@ -10,15 +10,11 @@ from __future__ import annotations
 import ast
 import codecs
 import re
-from collections.abc import Collection, Iterable
-from functools import lru_cache
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
-
-import numpy as np
 
 from aurora_export.errors import IntegrityError, UsageError
+from aurora_export.token_trie import TokenTrie, UncoveredByteError
 
 END_OF_TEXT = 0
 
@@ -27,8 +23,6 @@ MAX_TOKEN_BYTES = 1024
 MAX_LINE_BYTES = 8 * MAX_TOKEN_BYTES
 MAX_ID = 2**31 - 1  # ids travel as int32
 
-_CACHED_PIECE_BYTES = 64
-_CACHED_PIECES = 1 << 15
 _REPLACEMENT = "\ufffd".encode()
 
 # Only what `repr` emits, so that a reader in another language needs no Python parser. \u and \U name characters,
@@ -49,18 +43,8 @@ class Tokenizer:
         `file_bytes` is the vocabulary file as read, which a bundle copies.
         """
         self.file_bytes = file_bytes
-        self._bytes_of_id = {END_OF_TEXT: b"", **token_bytes}
-        self._id_of_bytes = {token: token_id for token_id, token in token_bytes.items()}
-        self._id_of_byte = {token[0]: token_id for token, token_id in self._id_of_bytes.items() if len(token) == 1}
-
-        lengths: dict[bytes, set[int]] = {}
-        for token in self._id_of_bytes:
-            if len(token) > 1:
-                lengths.setdefault(token[:2], set()).add(len(token))
-        self._lengths_of_start = {start: tuple(sorted(found, reverse=True)) for start, found in lengths.items()}
-
-        self._splits = _pairs_in_no_token(self._id_of_bytes)
-        self._match_cached = lru_cache(maxsize=_CACHED_PIECES)(self._match)
+        self._bytes_of_id = _BytesOfId({END_OF_TEXT: b"", **token_bytes})
+        self._trie = TokenTrie(token_bytes)
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokenizer:
@@ -94,9 +78,7 @@ class Tokenizer:
         Raises UsageError at a byte where no token matches (a full World vocabulary has all 256), and for
         lone surrogates, which have no UTF-8.
 
-        Exact and fast: where two adjacent bytes are adjacent in no token of the vocabulary, every tokenisation
-        has a boundary, so the text is cut there (between word and space, mostly) and the pieces, which repeat,
-        are looked up in a cache. The time is linear in the text, whatever it holds.
+        The time is linear in the text, whatever it holds (`token_trie`).
         """
         try:
             data = text.encode() if isinstance(text, str) else bytes(text)
@@ -105,37 +87,14 @@ class Tokenizer:
                 f"the text holds the lone surrogate U+{ord(error.object[error.start]):04X} at character {error.start}",
                 hint="pass valid Unicode text, or the raw bytes",
             ) from error
-        codes = np.frombuffer(data, np.uint8)
-        pairs = codes[:-1].astype(np.uint16) << 8 | codes[1:]
-        ids: list[int] = []
-        start = 0
         try:
-            for end in chain((np.flatnonzero(self._splits[pairs]) + 1).tolist(), (len(data),)):
-                piece = data[start:end]
-                # Long pieces do not repeat, and would make the cache's memory unbounded.
-                ids.extend(self._match_cached(piece) if end - start <= _CACHED_PIECE_BYTES else self._match(piece))
-                start = end
-        except KeyError as error:
-            _refuse_byte(error.args[0], data, start)
-        return ids
-
-    def _match(self, data: bytes) -> tuple[int, ...]:
-        """Greedy longest match from the start of data. Raises KeyError with a byte that no token covers."""
-        ids = []
-        id_of_bytes, lengths_of_start = self._id_of_bytes.get, self._lengths_of_start.get
-        position, n_bytes = 0, len(data)
-        while position < n_bytes:
-            for length in lengths_of_start(data[position : position + 2], ()):
-                # Near the end the slice is shorter than `length`. What it then matches is all that is left.
-                token_id = id_of_bytes(data[position : position + length])
-                if token_id is not None:
-                    ids.append(token_id)
-                    position += length
-                    break
-            else:
-                ids.append(self._id_of_byte[data[position]])
-                position += 1
-        return tuple(ids)
+            return self._trie.encode(data)
+        except UncoveredByteError as error:
+            around = data[max(0, error.position - 12) : error.position + 12].decode("utf-8", "replace")
+            raise UsageError(
+                f"the vocabulary has no token for byte 0x{data[error.position]:02x}, near {around!r}",
+                hint="this vocabulary does not cover all bytes: rephrase the text without that character",
+            ) from error
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of ids, joined. They need not be whole UTF-8.
@@ -143,8 +102,7 @@ class Tokenizer:
         An id that the vocabulary has no line for yields U+FFFD: heads have more rows than vocabularies have lines
         (65536 and 65530 for World), so a model can produce one. Raises UsageError for a negative id.
         """
-        known = self._bytes_of_id
-        return b"".join([known[token_id] if token_id in known else _bytes_without_line(token_id) for token_id in ids])
+        return b"".join(map(self._bytes_of_id.__getitem__, ids))
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; bytes that are not UTF-8 become U+FFFD."""
@@ -171,32 +129,13 @@ class StreamDecoder:
         return self._decoder.decode(b"", final=True)
 
 
-def _bytes_without_line(token_id: int) -> bytes:
-    if token_id < 0:
-        raise UsageError(f"token id {token_id} is negative")
-    return _REPLACEMENT
+class _BytesOfId(dict[int, bytes]):
+    """Ids to bytes; answers for ids that have none, without keeping them."""
 
-
-def _pairs_in_no_token(tokens: Collection[bytes]) -> np.ndarray:
-    """For each pair of bytes (first * 256 + second) whether no token holds the two side by side: bool [65536]."""
-    splits = np.ones(1 << 16, bool)
-    # One pass over all tokens; the pairs that reach over a token's end are dropped by their position.
-    joined = np.frombuffer(b"".join(tokens), np.uint8)
-    last = np.cumsum([len(token) for token in tokens]) - 1
-    inside = np.ones(len(joined), bool)
-    inside[last] = False
-    first = np.flatnonzero(inside)
-    splits[joined[first].astype(np.uint16) << 8 | joined[first + 1]] = False
-    return splits
-
-
-def _refuse_byte(byte: int, data: bytes, start: int) -> NoReturn:
-    position = data.index(byte, start)
-    around = data[max(0, position - 12) : position + 12].decode("utf-8", "replace")
-    raise UsageError(
-        f"the vocabulary has no token for byte 0x{byte:02x}, near {around!r}",
-        hint="this vocabulary does not cover all bytes: rephrase the text without that character",
-    )
+    def __missing__(self, token_id: int) -> bytes:
+        if token_id < 0:
+            raise UsageError(f"token id {token_id} is negative")
+        return _REPLACEMENT
 
 
 def _token_bytes_from_file_bytes(data: bytes, name: str) -> dict[int, bytes]:

@@ -1,42 +1,19 @@
-"""The World tokenizer: golden vectors, equality with the `rwkv` package, hostile vocabulary files, streaming."""
+"""The tokenizer: greedy longest match, hostile vocabulary files, ids without a line, streaming."""
 
 from __future__ import annotations
 
-import random
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aurora_export.errors import EXIT_INTEGRITY, IntegrityError, UsageError
-from aurora_export.tokenizer import MAX_FILE_BYTES, StreamDecoder, Tokenizer, _pairs_in_no_token
+from aurora_export.tokenizer import MAX_FILE_BYTES, StreamDecoder, Tokenizer
 
 # A full set of bytes, so that everything has a tokenisation, and tokens that overlap in awkward ways.
 OVERLAPPING = [b"ab", b"abcd", b"bcdefg", b"cd", b"  ", b"    ", b"\n\n", "é".encode(), "😀".encode()[:3], b"aaaa"]
 SMALL = Tokenizer(dict(enumerate([*(bytes([byte]) for byte in range(256)), *OVERLAPPING], start=1)))
-
-# Golden ids of the World vocabulary.
-GOLDEN = {
-    "User:": [24281, 59],
-    "Assistant:": [5585, 41693, 59],
-    "\n\nAssistant:": [261, 5585, 41693, 59],
-    "Describe the video in detail.": [23563, 8605, 102, 22590, 40115, 4596, 45724, 47],
-    "User: Describe the video in detail.\n": [24281, 59, 28759, 8605, 102, 22590, 40115, 4596, 45724, 47, 11],
-    "<image>": [61, 34733, 63],
-    "你好，世界": [10464, 11685, 19137, 10267, 14610],  # noqa: RUF001
-    "é😀": [2503, 3319, 153, 129],
-    "123 4567": [632, 52, 3518, 687],
-    "Best option: (": [23432, 46713, 59, 275],
-    "\x00": [1],
-    "\n": [11],
-    " ": [33],
-    ":": [59],
-    "\n\n": [261],
-    "": [],
-}
 
 
 def greedy_by_definition(tokens: dict[bytes, int], data: bytes) -> list[int]:
@@ -46,73 +23,6 @@ def greedy_by_definition(tokens: dict[bytes, int], data: bytes) -> list[int]:
         ids.append(tokens[longest])
         data = data[len(longest) :]
     return ids
-
-
-@pytest.fixture(scope="session")
-def world_file() -> Path:
-    package = pytest.importorskip("rwkv", reason="the rwkv package, which ships the World vocabulary, is not installed")
-    return Path(package.__file__).parent / "rwkv_vocab_v20230424.txt"
-
-
-@pytest.fixture(scope="session")
-def world(world_file: Path) -> Tokenizer:
-    return Tokenizer.from_file(world_file)
-
-
-@pytest.fixture(scope="session")
-def oracle(world_file: Path):
-    return pytest.importorskip("rwkv.rwkv_tokenizer").TRIE_TOKENIZER(str(world_file))
-
-
-def hostile_texts(seed: int, count: int) -> list[bytes]:
-    """Texts from all planes, broken UTF-8, space and newline runs, code-like text, and mixtures of these."""
-    rng = random.Random(seed)
-
-    def characters(low: int, high: int) -> bytes:
-        points = (rng.randrange(low, high) for _ in range(rng.randrange(1, 40)))
-        return "".join(chr(point) for point in points if not 0xD800 <= point < 0xE000).encode()
-
-    parts = [
-        lambda: characters(0, 0x80),
-        lambda: characters(0x20, 0x7F),
-        lambda: characters(0x80, 0x3000),
-        lambda: characters(0x4E00, 0x9FFF),
-        lambda: characters(0x10000, 0x110000),
-        lambda: rng.randbytes(rng.randrange(1, 40)),
-        lambda: characters(0x80, 0x110000)[1:-1],
-        lambda: b" " * rng.randrange(1, 300),
-        lambda: rng.choice([b"\n", b"\r\n", b"\t", b"=", b"-", b"/", b"\x00"]) * rng.randrange(1, 100),
-        lambda: "\n\nUser: Where does the red square go?\r\n\r\nAssistant: Left, then up…".encode()[
-            rng.randrange(30) :
-        ],
-        lambda: b"    def f(self, x):\n        return {'a': [x[0] ** 2, None]}  # 1234567890\n"[rng.randrange(30) :],
-    ]
-    return [b"".join(rng.choice(parts)() for _ in range(rng.randrange(1, 5))) for _ in range(count)]
-
-
-@pytest.mark.parametrize(("text", "ids"), GOLDEN.items())
-def test_golden_vectors_of_the_world_vocabulary(world: Tokenizer, text: str, ids: list[int]) -> None:
-    assert world.encode(text) == ids
-    assert world.decode(ids) == text
-
-
-def test_the_world_vocabulary_has_its_published_size(world: Tokenizer, world_file: Path) -> None:
-    assert world.vocabulary_size == 65530
-    assert world.decode_bytes([65529]) == b" " * 128
-    assert [world.decode_bytes([byte + 1]) for byte in range(256)] == [bytes([byte]) for byte in range(256)]
-    assert world.file_bytes == world_file.read_bytes()
-
-
-def test_world_equals_the_rwkv_package(world: Tokenizer, oracle) -> None:
-    for data in hostile_texts(seed=0, count=4000):
-        ids = world.encode(data)
-        assert ids == oracle.encodeBytes(data), data
-        assert world.decode_bytes(ids) == data
-
-
-def test_every_world_token_encodes_to_itself(world: Tokenizer) -> None:
-    ids = list(range(1, world.vocabulary_size))
-    assert [world.encode(world.decode_bytes([token_id])) for token_id in ids] == [[token_id] for token_id in ids]
 
 
 @settings(max_examples=300, deadline=None, derandomize=True)
@@ -127,19 +37,6 @@ def test_encode_is_greedy_longest_match(parts: list[bytes]) -> None:
 @given(st.text(max_size=200))
 def test_decode_undoes_encode(text: str) -> None:
     assert SMALL.decode(SMALL.encode(text)) == text
-
-
-def test_text_is_cut_wherever_no_token_reaches_across() -> None:
-    splits = _pairs_in_no_token([b"ab", b"x", b"cab"])
-    assert [divmod(pair, 256) for pair in np.flatnonzero(~splits).tolist()] == [(97, 98), (99, 97)]
-
-
-def test_time_is_linear_in_the_text(world: Tokenizer) -> None:
-    """Space runs just short of the longest token are the most misses a byte can cost; quadratic would take minutes."""
-    start = time.perf_counter()
-    for text in (b" " * 2_000_000, (b" " * 127 + b"\x00") * 4000, b"a" * 500_000, b"\xf0\x9f" * 250_000):
-        assert world.decode_bytes(world.encode(text)) == text
-    assert time.perf_counter() - start < 30
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
