@@ -165,21 +165,24 @@ class AuroraConfig(Section):
     prompt: PromptConfig
 
     @property
-    def merges_per_layer(self) -> tuple[int, ...]:
-        """R of each layer that runs: how many tokens it merges away (paper supplement, equation 1)."""
+    def _wanted_merges(self) -> list[int]:
+        """What the schedule asks of each layer that runs, before it is known how many tokens that layer has."""
         vision, merge = self.vision, self.merge
         if merge.schedule == "constant":
             # Left to right in float64, the side not rounded to whole patches and L = all layers: as the released code.
             nominal = vision.image_size * vision.image_size / vision.patch_size**2
-            wanted = [int(nominal * (1 - merge.kept_ratio) / vision.n_layers)] * vision.layers_used
-        else:
-            n_removed = vision.n_patches - max(1, round(vision.n_patches * merge.kept_ratio))
-            base, extra = divmod(n_removed, vision.layers_used)
-            wanted = [base + (layer < extra) for layer in range(vision.layers_used)]
-        n_tokens, merges = vision.n_patches, []
-        for r in wanted:
+            return [int(nominal * (1 - merge.kept_ratio) / vision.n_layers)] * vision.layers_used
+        n_removed = vision.n_patches - max(1, round(vision.n_patches * merge.kept_ratio))
+        base, extra = divmod(n_removed, vision.layers_used)
+        return [base + (layer < extra) for layer in range(vision.layers_used)]
+
+    @property
+    def merges_per_layer(self) -> tuple[int, ...]:
+        """R of each layer that runs: how many tokens it merges away (paper supplement, equation 1)."""
+        n_tokens, merges = self.vision.n_patches, []
+        for r in self._wanted_merges:
             # Only tokens of set A can disappear, so a layer merges at most half of what may move.
-            merges.append(max(0, min(r, (n_tokens - int(merge.protect_first)) // 2)))
+            merges.append(max(0, min(r, (n_tokens - int(self.merge.protect_first)) // 2)))
             n_tokens -= merges[-1]
         return tuple(merges)
 
@@ -187,6 +190,28 @@ class AuroraConfig(Section):
     def tokens_per_frame(self) -> int:
         """K: visual tokens of one frame that reach the language model."""
         return self.vision.n_patches - sum(self.merges_per_layer) - int(self.merge.drop_first)
+
+    @property
+    def unreached_ratio(self) -> str | None:
+        """Why so few tokens as merge.kept_ratio asks for cannot be had, with the count that is; None if they can.
+
+        Rounding is no reason: the schedule `constant` truncates r in every layer, as the released code does.
+        """
+        vision, merge = self.vision, self.merge
+        merges, why = self.merges_per_layer, None
+        capped = [layer for layer, r in enumerate(self._wanted_merges) if r > merges[layer]]
+        if capped:
+            wanted, n_tokens = self._wanted_merges[capped[0]], vision.n_patches - sum(merges[: capped[0]])
+            why = f"layer {capped[0]} should merge {wanted} of {n_tokens} tokens, and a layer merges at most half"
+        elif merge.schedule == "constant" and merge.kept_ratio < 1 - vision.layers_used / vision.n_layers:
+            why = f"schedule constant shares the merges among {vision.n_layers} layers, and {vision.layers_used} run"
+        if why is None:
+            return None
+        n_kept, n_patches = self.tokens_per_frame, vision.n_patches
+        return (
+            f"merge.kept_ratio {merge.kept_ratio:g} cannot be reached: {why}; "
+            f"{n_kept} of {n_patches} tokens a frame are kept ({n_kept / n_patches:.3f})"
+        )
 
     @model_validator(mode="after")
     def _check(self) -> AuroraConfig:

@@ -23,7 +23,13 @@ from aurora_export.config import PROFILES, AuroraConfig, config_from_parts
 from aurora_export.errors import IntegrityError, UsageError
 from aurora_export.model.aurora import AuroraModel
 from aurora_export.model.checkpoint_folder import CheckpointSource, FoundFiles, find_files, find_vocabulary
-from aurora_export.model.config_files import check_projector, frame_settings, language_settings, vision_settings
+from aurora_export.model.config_files import (
+    check_projector,
+    frame_settings,
+    image_size_setting,
+    language_settings,
+    vision_settings,
+)
 from aurora_export.model.json_files import read_json
 from aurora_export.model.key_names import PARTS
 from aurora_export.model.streamed import StreamedModel
@@ -184,8 +190,11 @@ def _configure(
     sizes = {"language": language_sizes(shapes), "vision": vision_sizes(shapes), "projector": projector_sizes(shapes)}
     if path := found.configs.get("language"):
         sizes["language"] |= language_settings(path, sizes["language"], fixed=fixed["language"])
-    if path := found.configs.get("vision"):
-        sizes["vision"] |= vision_settings(path, sizes["vision"], fixed=fixed["vision"])
+    path = found.configs.get("vision")
+    said = vision_settings(path, sizes["vision"], fixed=fixed["vision"]) if path else {}
+    if "image_size" not in said and found.preprocessor:
+        said |= image_size_setting(found.preprocessor, sizes["vision"])
+    sizes["vision"] |= said
     if path := found.configs.get("projector"):
         check_projector(path, sizes)
     if "n_heads" not in sizes["vision"] and "n_heads" not in fixed["vision"]:
@@ -193,9 +202,16 @@ def _configure(
     profile = profile or own_profile or _DEFAULT_PROFILE
     warnings = []
     if found.preprocessor:
-        sizes["frames"] = frame_settings(found.preprocessor, sizes["vision"]["image_size"], fixed=fixed["frames"])
+        image_size = None if "image_size" in fixed["vision"] else sizes["vision"]["image_size"]
+        sizes["frames"] = frame_settings(found.preprocessor, image_size, fixed=fixed["frames"])
     elif "resize" not in fixed["frames"]:
         warnings.append(f"no preprocessor_config.json: frames are prepared as the profile {profile!r} says")
+    if "image_size" not in {**said, **fixed["vision"]}:
+        tower = sizes["vision"]
+        warnings.append(
+            f"no file tells the image size: {tower['image_size']}, what the patches of {tower['patch_size']} cover, "
+            "is taken; --set vision.image_size=N gives another one"
+        )
     both = [{name: dict(values) for name, values in layer.items()} for layer in (own_settings, overrides)]
     return config_from_parts(sizes, profile=profile, overrides=both), warnings
 

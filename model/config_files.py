@@ -65,6 +65,9 @@ def vision_settings(path: Path, sizes: Sizes, *, fixed: Collection[str] = ()) ->
     """Read config.json of the tower: heads, and the image size where patches do not cover it all."""
     config = read_json(path)
     config = config["vision_config"] if isinstance(config.get("vision_config"), dict) else config
+    for name in ("image_size", "patch_size"):
+        if config.get(name) is not None and name not in fixed:
+            config = config | {name: _square_side(path, name, config[name])}
     _refuse_contradictions(path, config, _VISION_FIELDS, sizes, fixed)
     activation = config.get("hidden_act", "gelu_pytorch_tanh")
     if activation != "gelu_pytorch_tanh":
@@ -84,6 +87,22 @@ def vision_settings(path: Path, sizes: Sizes, *, fixed: Collection[str] = ()) ->
     return settings
 
 
+def image_size_setting(path: Path, sizes: Sizes) -> dict[str, int]:
+    """The image size in preprocessor_config.json, if as many whole patches fit into it as the tower has.
+
+    For a tower whose config.json does not say it: patches of 14 in 27 rows cover 378 pixels of 384 (SigLIP so400m),
+    and r of the released schedule is computed from 384.
+    """
+    size = read_json(path).get("size")
+    if isinstance(size, dict) and set(size) == {"shortest_edge"}:
+        size = size["shortest_edge"]
+    elif isinstance(size, dict) and size.get("height") == size.get("width"):
+        size = size.get("height")
+    if not isinstance(size, int) or size // sizes["patch_size"] != sizes["image_size"] // sizes["patch_size"]:
+        return {}
+    return {"image_size": size}
+
+
 def check_projector(path: Path, sizes: Mapping[str, Sizes]) -> None:
     """Hold config.json of the projector (xtuner's ProjectorModel) against its tensors."""
     config = read_json(path)
@@ -96,8 +115,11 @@ def check_projector(path: Path, sizes: Mapping[str, Sizes]) -> None:
             raise IncompatibleError(f"{path}: {name} is {config[name]}; the supported projector has {expected}")
 
 
-def frame_settings(path: Path, image_size: int, *, fixed: Collection[str] = ()) -> dict[str, Any]:
-    """Read preprocessor_config.json: resize, mean, std. What this project cannot do is refused by name."""
+def frame_settings(path: Path, image_size: int | None, *, fixed: Collection[str] = ()) -> dict[str, Any]:
+    """Read preprocessor_config.json: resize, mean, std. What this project cannot do is refused by name.
+
+    image_size: what the file's size must be; None if the user set it, and nothing is held against that.
+    """
     config = read_json(path)
     for step in sorted(name for name, value in config.items() if name.startswith("do_") and value):
         if step not in _KNOWN_STEPS:
@@ -121,7 +143,7 @@ def frame_settings(path: Path, image_size: int, *, fixed: Collection[str] = ()) 
     return settings
 
 
-def _resize(path: Path, config: dict[str, Any], image_size: int) -> str:
+def _resize(path: Path, config: dict[str, Any], image_size: int | None) -> str:
     """`squash` for a size of height and width (SigLIP's processor), `crop` for a shortest edge that is then cropped."""
     size, crop = config["size"], config.get("crop_size")
     crops = config.get("do_center_crop", crop is not None)
@@ -134,9 +156,26 @@ def _resize(path: Path, config: dict[str, Any], image_size: int) -> str:
         raise _unknown_preprocessing(path, "size", config)
     if crops and crop not in (side, {"height": side, "width": side}, None):
         raise _unknown_preprocessing(path, "crop_size", config)
-    if side != image_size:
+    if image_size is not None and side != image_size:
         raise _contradiction(path, "size", side, f"images of {image_size}")
     return kind
+
+
+def _square_side(path: Path, name: str, value: Any) -> Any:
+    """The side in `384`, `[384, 384]` or `{"height": 384, "width": 384}`; other things are left for the comparison."""
+    sides = list(value.values()) if isinstance(value, dict) else value
+    if not isinstance(sides, list):
+        return value
+    if len(sides) == 2 and _is_count(sides[0]) and sides[0] == sides[1]:
+        return sides[0]
+    raise IncompatibleError(
+        f"{path}: {name} is {value}, which is no square",
+        hint="the vision graph takes square frames cut into square patches; it has no other shape of image",
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _unknown_preprocessing(path: Path, name: str, config: dict[str, Any]) -> IncompatibleError:

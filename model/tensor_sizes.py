@@ -13,6 +13,9 @@ from aurora_export.model.rwkv6 import N_MIXES
 _HEADS_OF_WIDTH = {1152: 16}
 """Towers whose heads are not 64 wide: SigLIP so400m."""
 _USUAL_HEAD_SIZE = 64
+_PATCH_EMBEDDING = "vision.embeddings.patch_embedding.weight"
+_POSITIONS = "vision.embeddings.position_embedding.weight"
+_WHY_SQUARE = "the vision graph takes square frames, with one learned position for each patch of a square grid"
 
 
 class Shapes:
@@ -36,6 +39,10 @@ class Shapes:
         if len(shape) != n_axes or 0 in shape:
             raise IntegrityError(f"{key} has shape {list(self._shapes[key])}; expected [{', '.join(letters.split())}]")
         return shape
+
+    def n_axes(self, key: str) -> int:
+        """How many axes a tensor has; 0 if it is not there."""
+        return len(self._shapes.get(key, ()))
 
     def n_layers(self, prefix: str) -> int:
         """One more than the highest layer number after a prefix."""
@@ -81,16 +88,27 @@ def language_sizes(shapes: Shapes) -> dict[str, Any]:
 
 def vision_sizes(shapes: Shapes) -> dict[str, Any]:
     """Section `vision` of the config, without n_heads, which no shape tells."""
-    width, n_channels, patch_size, patch_height = shapes.sizes("vision.embeddings.patch_embedding.weight", "D 3 p p")
+    if shapes.n_axes(_PATCH_EMBEDDING) == 2:
+        raise IncompatibleError(
+            f"{_PATCH_EMBEDDING} is a matrix, as in SigLIP 2 NaFlex, which takes images of any shape",
+            hint=f"{_WHY_SQUARE}; give a tower of a fixed resolution",
+        )
+    width, n_channels, patch_size, patch_height = shapes.sizes(_PATCH_EMBEDDING, "D 3 p p")
     if n_channels != 3 or patch_size != patch_height:
         raise IncompatibleError(
-            f"vision.embeddings.patch_embedding.weight takes patches of {n_channels} x {patch_size} x {patch_height}; "
-            "square patches of 3 channels are supported"
+            f"{_PATCH_EMBEDDING} takes patches of {n_channels} x {patch_size} x {patch_height}; "
+            "square patches of 3 channels are supported",
+            hint=_WHY_SQUARE,
         )
-    n_patches, _ = shapes.sizes("vision.embeddings.position_embedding.weight", "P D")
+    n_patches, _ = shapes.sizes(_POSITIONS, "P D")
     side = math.isqrt(n_patches)
     if side * side != n_patches:
-        raise IncompatibleError(f"vision.embeddings.position_embedding.weight has {n_patches} rows, which is no square")
+        class_row = math.isqrt(n_patches - 1) ** 2 == n_patches - 1
+        raise IncompatibleError(
+            f"{_POSITIONS} has {n_patches} rows, which is no square",
+            hint=_WHY_SQUARE
+            + (f"; {n_patches - 1} patches and a class token are another tower's, such as CLIP's" if class_row else ""),
+        )
     mlp_width, _ = shapes.sizes("vision.encoder.layers.0.mlp.fc1.weight", "mlp D")
     return {
         "image_size": side * patch_size,

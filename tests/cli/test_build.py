@@ -73,7 +73,7 @@ def test_interrupted(checkpoint, bundle_copy):
         command("build", checkpoint, "--out", bundle_copy), stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("read the checkpoint: ")
+        assert any(line.startswith("read the checkpoint: ") for line in process.stderr)
         process.send_signal(signal.SIGINT)
         stderr = process.stderr.read()
     assert process.returncode == 130, stderr
