@@ -6,7 +6,7 @@ import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,12 +15,15 @@ from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
-    from aurora_export.manifest import Manifest
+    from aurora_export.manifest import Manifest, Precision
 
 Settings = dict[str, dict[str, Any]]
 """Section -> key -> value, as `config_from_parts` takes them."""
 
 NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Those of the manifest, which is not imported for --help."""
+
 INSTALL = "pip install 'aurora-export[export,cpu]'"
 
 _log = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--profile", metavar="NAME", help="released or paper.  [default: the checkpoint's, or released]")
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
 @click.option("--token-kept-ratio", type=float, metavar="RATIO", help="Short for --set merge.kept_ratio=RATIO.")
-@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True, help="Of the graphs.")
+@click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs.")
 def build_command(
     *,
     checkpoint: Path | None,
@@ -50,7 +53,7 @@ def build_command(
     profile: str | None,
     settings: tuple[str, ...],
     token_kept_ratio: float | None,
-    precision: Literal["fp32"],
+    precision: Precision,
 ) -> None:
     """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
 
@@ -75,6 +78,8 @@ def build_command(
         loaded = open_checkpoint(source, profile=profile, overrides=overrides)
         for warning in loaded.warnings:
             _log.warning(warning)
+        if message := loaded.config.unreached_ratio:
+            _log.warning(message)
         manifest = build_bundle(loaded, out, precision=precision, progress=progress)
     click.echo(_summary(out, manifest))
 

@@ -22,8 +22,14 @@ from aurora_export.contract import GraphSpec
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 """major.minor: another major is refused; a newer minor is read with a warning, its unknown keys left out."""
+
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of the weights and products in the graphs; their inputs and outputs are those of the contract, float32, in all."""
+
+EMBEDDINGS_DTYPE: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "float16"}
+"""Precision -> type of the embedding table, whose rows are read one by one as float32."""
 
 MAX_MANIFEST_BYTES = 16 * 2**20
 HASH_BLOCK_BYTES = 4 * 2**20
@@ -67,7 +73,7 @@ class Manifest(Section):
     name: str
     created: str = Field(description="UTC, ISO 8601")
     source: dict[str, str] = Field(description="what the checkpoint was: layout, files, dtypes")
-    precision: Literal["fp32"]
+    precision: Precision
     config: AuroraConfig
     contract: dict[str, GraphSpec]
     files: dict[str, str] = Field(description="role -> path inside the bundle")

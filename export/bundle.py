@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from aurora_export import __version__
 from aurora_export.contract import graphs
@@ -27,7 +28,15 @@ from aurora_export.export.reference_outputs import Reference
 from aurora_export.export.replace_folder import replaced_folder
 from aurora_export.export.selfcheck import write_selfcheck
 from aurora_export.export.verify import verify_files_of
-from aurora_export.manifest import MANIFEST_NAME, Manifest, Verification, digest_files, write_manifest
+from aurora_export.manifest import (
+    EMBEDDINGS_DTYPE,
+    MANIFEST_NAME,
+    Manifest,
+    Precision,
+    Verification,
+    digest_files,
+    write_manifest,
+)
 from aurora_export.model.aurora import AuroraModel
 from aurora_export.model.checkpoint import LoadedCheckpoint
 
@@ -46,6 +55,9 @@ TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 SLACK_BYTES = 32 * 2**20
 """What a bundle takes beside its weights, with room to spare: graphs, self-check, reports."""
+
+BYTES_PER_WEIGHT: dict[Precision, float] = {"fp32": 4, "fp16": 2, "int8": 1.25}
+"""Of matrices; at int8 with the scales of their blocks, and an embedding table in float16."""
 
 BLOCK_BYTES = 16 * 2**20
 
@@ -86,7 +98,7 @@ def build_bundle(
     loaded: LoadedCheckpoint,
     out: Path,
     *,
-    precision: Literal["fp32"] = "fp32",
+    precision: Precision = "fp32",
     progress: ProgressReporter | None = None,
 ) -> Manifest:
     """Write a bundle to `out`, or nothing: a bundle that is there is replaced once the new one has passed.
@@ -96,7 +108,7 @@ def build_bundle(
     """
     out = out.resolve()
     check_destination(out)
-    n_bytes = estimated_bytes(loaded.model)
+    n_bytes = estimated_bytes(loaded.model, precision)
     free = shutil.disk_usage(_existing_parent(out)).free
     if free < n_bytes:
         raise _disk_full(out, n_bytes, free)
@@ -104,9 +116,11 @@ def build_bundle(
         phases = _Phases(progress)
         for relative in (*FILES.values(), REPORT):
             (folder / relative).parent.mkdir(exist_ok=True)
-        layer_outputs = _write_graphs(loaded.model, folder, phases)
+        layer_outputs = _write_graphs(loaded.model, folder, phases, precision)
         phases.begin("write embeddings")
-        _write_embeddings(loaded.model.weight("language.emb.weight").numpy(), folder / FILES["embeddings"])
+        table = loaded.model.weight("language.emb.weight").numpy().astype(EMBEDDINGS_DTYPE[precision], copy=False)
+        _write_embeddings(table, folder / FILES["embeddings"])
+        del table
         phases.begin("write tokenizer")
         shutil.copyfile(loaded.vocabulary_path, folder / FILES["vocabulary"])
         phases.begin("write self-check")
@@ -115,7 +129,9 @@ def build_bundle(
         files = {role: folder / relative for role, relative in FILES.items()}
         verification = verify_files_of(files, loaded.model, precision=precision, progress=phases.share_done)
         require_within_limits(verification, hint="no bundle was written; install the versions in constraints.txt")
-        manifest = _write_manifest(loaded, folder, verification, layer_outputs, phases, name=out.stem)
+        manifest = _write_manifest(
+            loaded, folder, verification, layer_outputs, phases, name=out.stem, precision=precision
+        )
         phases.begin("put it in place")
     return manifest
 
@@ -128,27 +144,34 @@ def check_destination(out: Path) -> None:
         raise UsageError(f"{out}: exists and is not a bundle; it is not overwritten", hint="choose another --out")
 
 
-def estimated_bytes(model: AuroraModel) -> int:
-    """The size of a bundle, a little too large: every weight in float32, and some slack."""
-    return 4 * sum(parameter.numel() for parameter in model.parameters()) + SLACK_BYTES
+def estimated_bytes(model: AuroraModel, precision: Precision) -> int:
+    """The size of a bundle, a little too large."""
+    n_small = sum(parameter.numel() for name, parameter in model.named_parameters() if not _is_matrix(name, parameter))
+    n_matrix = sum(parameter.numel() for parameter in model.parameters()) - n_small
+    return int(BYTES_PER_WEIGHT[precision] * n_matrix) + 4 * n_small + SLACK_BYTES
 
 
-def _write_graphs(model: AuroraModel, folder: Path, phases: _Phases) -> dict[str, list[str]]:
+def _is_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether it is the weight of a linear layer, or the embedding table."""
+    return name.endswith(".weight") and parameter.ndim == 2
+
+
+def _write_graphs(model: AuroraModel, folder: Path, phases: _Phases, precision: Precision) -> dict[str, list[str]]:
     """Export and lint both graphs; returns the names of their residual streams."""
     to_export = build_graphs(model)
     for name, graph in to_export.items():
         phases.begin(f"export {name}")
-        export_onnx(graph, folder / FILES[name], phases.share_done)
+        export_onnx(graph, folder / FILES[name], phases.share_done, precision=precision)
         lint(folder / FILES[name], graph)
     return {name: list(graph.layer_outputs) for name, graph in to_export.items()}
 
 
 def _write_embeddings(table: np.ndarray, path: Path) -> None:
-    """Write the table as a .npy file, float32, shape (V, E).
+    """Write the table as a .npy file, shape (V, E).
 
     Not by np.save, whose error for a full disk has no error number.
     """
-    table = np.ascontiguousarray(table, np.float32)
+    table = np.ascontiguousarray(table)
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(table))
         content = table.data.cast("B")
@@ -164,6 +187,7 @@ def _write_manifest(
     phases: _Phases,
     *,
     name: str,
+    precision: Precision,
 ) -> Manifest:
     """Write the report, then the digests of everything."""
     tools = {tool: version(tool) for tool in TOOLS}
@@ -175,7 +199,7 @@ def _write_manifest(
         name=name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         source=loaded.description,
-        precision="fp32",
+        precision=precision,
         config=loaded.config,
         contract=dict(graphs(loaded.config)),
         files=FILES,

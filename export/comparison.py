@@ -35,9 +35,31 @@ LIMITS: dict[str, dict[str, float]] = {
         "embeddings": 0.0,
         "logits": 1e-4,
         **{f"next_{name}": 1e-5 for name in STATE_NAMES},
-    }
+    },
+    "fp16": {
+        "visual_tokens": 2e-2,
+        "visual_tokens.matched": 0.1,
+        "visual_tokens.pooled": 5e-2,
+        "merging": 1.0,
+        "embeddings": 1e-3,
+        "logits": 2e-2,
+        **{f"next_{name}": 2e-2 for name in STATE_NAMES},
+    },
+    "int8": {
+        "visual_tokens": 0.1,
+        "visual_tokens.matched": 0.2,
+        "visual_tokens.pooled": 0.1,
+        "merging": 1.0,
+        "embeddings": 1e-3,
+        "logits": 0.1,
+        **{f"next_{name}": 0.1 for name in STATE_NAMES},
+    },
 }
-"""Precision -> what is measured -> the error at which a build fails."""
+"""Precision -> what is measured -> the error at which a build fails.
+
+Under 16 bits and less a similarity that is nearly a tie may be decided otherwise, and that is no fault (`merging`: no
+limit); the tokens that hold the same patches, and the mean of all, must still agree.
+"""
 
 ROUNDING_FACTOR = 4
 """An engine rounds at every operator and the test that this multiplies only at the input; measured: 1 to 3 times."""
@@ -96,10 +118,7 @@ class Comparison:
         if pairs:
             mine, theirs = (list(indices) for indices in zip(*pairs, strict=True))
             self.record("visual_tokens.matched", relative_error(tokens[mine], reference[theirs]), MATCHED_METRIC)
-        pooled = [
-            side["token_sizes"] @ side["visual_tokens"] / side["token_sizes"].sum() for side in (actual, expected)
-        ]
-        self.record("visual_tokens.pooled", relative_error(*pooled), POOLED_METRIC)
+        self.record("visual_tokens.pooled", relative_error(_pooled(actual), _pooled(expected)), POOLED_METRIC)
 
     def add_language(self, actual: Arrays, expected: Arrays, *, n_tokens: int) -> None:
         """Compare the outputs of the language graph, by their names in the contract. n_tokens: that were run."""

@@ -17,6 +17,7 @@ from aurora_export.config import MAX_PATCHES
 from aurora_export.contract import TensorSpec
 from aurora_export.errors import IncompatibleError
 from aurora_export.export.graphs import Graph
+from aurora_export.export.weight_only import DOMAIN as WEIGHT_ONLY_DOMAIN
 from aurora_export.plugins import DOMAIN, NODE_ATTRIBUTES, OP_VERSION
 
 MAX_OPSET = 20
@@ -87,7 +88,7 @@ def _versions(model: ModelProto) -> Iterator[str]:
         yield f"IR version {model.ir_version} is newer than {MAX_IR_VERSION}"
     for holder, imports in [("model", model.opset_import), *((f.name, f.opset_import) for f in model.functions)]:
         for opset in imports:
-            newest = {"": MAX_OPSET, DOMAIN: OP_VERSION}.get(opset.domain)
+            newest = {"": MAX_OPSET, DOMAIN: OP_VERSION, WEIGHT_ONLY_DOMAIN: 1}.get(opset.domain)
             if newest is None:
                 yield f"{holder}: operators of domain {opset.domain!r} are not standard"
             elif opset.version > newest:

@@ -17,6 +17,9 @@ import torch
 
 from aurora_export import __version__
 from aurora_export.export.graphs import Graph
+from aurora_export.export.half_precision import overflow_fold, to_half
+from aurora_export.export.weight_only import quantize_weights
+from aurora_export.manifest import Precision
 from aurora_export.plugins import DOMAIN
 from aurora_export.plugins.wkv.onnx_function import wkv_function
 from aurora_export.plugins.wkv.op import translations
@@ -28,19 +31,26 @@ NOT_IN_THE_GRAPH = {"language.emb.weight"}
 """Parameters that the host uses: the embedding table."""
 
 MIN_EXTERNAL_BYTES = 1024
-"""Smaller constants stay in the .onnx file, where shape inference can read them."""
+"""Smaller tensors stay in the .onnx file, and so do indices of any size: shape inference reads them."""
 
 DATA_ALIGNMENT_BYTES = 4096
 """Large tensors begin at a page, so that a runtime can map them."""
 
 
-def export_onnx(graph: Graph, path: Path, progress: Callable[[float], None] | None = None) -> None:
+def export_onnx(
+    graph: Graph,
+    path: Path,
+    progress: Callable[[float], None] | None = None,
+    *,
+    precision: Precision = "fp32",
+) -> None:
     """Trace a graph and write `path` and, beside it, `<path>.data` with the weights.
 
     progress: called with the share of the weights that is written.
     The same weights give the same bytes. Raises OSError as the file system does.
     """
     model = trace(graph)
+    _convert(model, graph, precision)
     n_written = 0
 
     def count(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
@@ -53,10 +63,25 @@ def export_onnx(graph: Graph, path: Path, progress: Callable[[float], None] | No
         model,
         path,
         external_data=f"{path.name}.data",
-        size_threshold_bytes=MIN_EXTERNAL_BYTES,
+        size_threshold_bytes=_largest_in_the_graph_file(model),
         alignment=DATA_ALIGNMENT_BYTES,
         callback=count,
     )
+
+
+def _largest_in_the_graph_file(model: ir.Model) -> int:
+    """The size up to which tensors are not external, in bytes: one bound for all is what `ir.save` takes."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    indices = (tensor.nbytes for tensor in tensors if tensor is not None and tensor.dtype == ir.DataType.INT64)
+    return max((MIN_EXTERNAL_BYTES, *indices))
+
+
+def _convert(model: ir.Model, graph: Graph, precision: Precision) -> None:
+    """Give a float32 model another precision, in place; the weights are converted when they are written."""
+    if precision == "fp16":
+        to_half(model, fold=overflow_fold(len(graph.layer_outputs)) if graph.name == "language" else 1)
+    elif precision == "int8":
+        quantize_weights(model)
 
 
 def trace(graph: Graph) -> ir.Model:

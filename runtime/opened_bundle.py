@@ -11,7 +11,7 @@ import numpy as np
 
 from aurora_export.contract import graphs
 from aurora_export.errors import IncompatibleError, IntegrityError
-from aurora_export.manifest import Manifest, read_manifest, resolve, verify_files
+from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
 from aurora_export.runtime.engine import Engine
 from aurora_export.runtime.engine_onnx import OnnxEngine
 from aurora_export.tokenizer import Tokenizer
@@ -28,7 +28,7 @@ class OpenedBundle:
     vision: Engine
     language: Engine
     embeddings: np.ndarray
-    """float32, shape (V, E), mapped from the file: only the rows in use are in memory."""
+    """float32 or float16, shape (V, E), mapped from the file: only the rows in use are in memory."""
     tokenizer: Tokenizer
 
     @cached_property
@@ -70,7 +70,11 @@ def open_bundle(
             f"{path}: the vocabulary has ids up to {tokenizer.vocabulary_size - 1}; the model has {n_rows} rows",
             hint="build the bundle again with the checkpoint's own vocabulary",
         )
-    embeddings = _open_embeddings(resolve(path, manifest, "embeddings"), (n_rows, manifest.config.language.width))
+    embeddings = _open_embeddings(
+        resolve(path, manifest, "embeddings"),
+        (n_rows, manifest.config.language.width),
+        EMBEDDINGS_DTYPE[manifest.precision],
+    )
     vision, language = (
         OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=device)
         for name in ("vision", "language")
@@ -78,13 +82,13 @@ def open_bundle(
     return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer)
 
 
-def _open_embeddings(path: Path, shape: tuple[int, int]) -> np.ndarray:
+def _open_embeddings(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
     try:
         table: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise IntegrityError(f"{path}: not a numpy array: {error}", hint=BUILD_AGAIN) from error
-    if table.shape != shape or table.dtype != np.float32:
+    if table.shape != shape or table.dtype != dtype:
         raise IntegrityError(
-            f"{path}: {table.dtype} {table.shape}, expected float32 {shape} by the config", hint=BUILD_AGAIN
+            f"{path}: {table.dtype} {table.shape}, expected {dtype} {shape} by the manifest", hint=BUILD_AGAIN
         )
     return table

@@ -14,7 +14,7 @@ from aurora_export.config import PROFILES
 from aurora_export.export import bundle as bundle_module
 from aurora_export.export.bundle import build_bundle
 from aurora_export.export.graphs import Graph, build_graphs
-from aurora_export.manifest import Manifest
+from aurora_export.manifest import Manifest, Precision
 from aurora_export.model.aurora import AuroraModel
 from aurora_export.model.checkpoint import LoadedCheckpoint
 
@@ -81,9 +81,10 @@ def bundle_copy(built6: Built, tmp_path: Path) -> Path:
 def exported_before(built6: Built, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes a build copy the RWKV-6 graphs instead of exporting; returns the stand-in for `export_onnx`."""
 
-    def copy_graph(graph: Graph, path: Path, _progress: object = None) -> None:
-        for suffix in ("", ".data"):
-            shutil.copyfile(f"{built6.path}/onnx/{graph.name}.onnx{suffix}", f"{path}{suffix}")
+    def copy_graph(graph: Graph, path: Path, _progress: object = None, *, precision: Precision = "fp32") -> None:
+        assert precision == "fp32"
+        for source in built6.path.glob(f"onnx/{graph.name}.onnx*"):
+            shutil.copyfile(source, path.with_name(source.name))
 
     monkeypatch.setattr(bundle_module, "export_onnx", copy_graph)
     return copy_graph

@@ -165,13 +165,13 @@ def test_too_little_disk_is_told_before_any_work(built6, untouched, monkeypatch)
     monkeypatch.setattr(bundle_module, "build_graphs", None)
     with pytest.raises(ResourceError) as caught:
         build_bundle(built6.loaded, untouched)
-    needed = bundle_module.estimated_bytes(built6.model) / 1e6
+    needed = bundle_module.estimated_bytes(built6.model, "fp32") / 1e6
     assert caught.value.message == f"{untouched}: the bundle needs about {needed:.0f} MB of disk, 5 MB are free"
 
 
 def test_estimate_of_the_disk_is_over_the_truth(built):
     written = sum(entry.size for entry in built.manifest.digests.values())
-    assert written < bundle_module.estimated_bytes(built.model) < written + 2 * bundle_module.SLACK_BYTES
+    assert written < bundle_module.estimated_bytes(built.model, "fp32") < written + 2 * bundle_module.SLACK_BYTES
 
 
 def test_memory_that_runs_out(built6, untouched, monkeypatch):
@@ -184,8 +184,8 @@ def test_memory_that_runs_out(built6, untouched, monkeypatch):
 
 
 def test_wrong_weights_fail_the_build(built6, untouched, monkeypatch, exported_before):
-    def spoil(graph, path, progress=None):
-        exported_before(graph, path, progress)
+    def spoil(graph, path, progress=None, *, precision):
+        exported_before(graph, path, progress, precision=precision)
         if graph.name == "language":
             with open(f"{path}.data", "r+b") as file:
                 file.seek(-4096, 2)
@@ -199,8 +199,8 @@ def test_wrong_weights_fail_the_build(built6, untouched, monkeypatch, exported_b
 
 
 def test_graph_that_breaks_a_rule_fails_the_build(built6, untouched, monkeypatch, exported_before):
-    def spoil(graph, path, progress=None):
-        exported_before(graph, path, progress)
+    def spoil(graph, path, progress=None, *, precision):
+        exported_before(graph, path, progress, precision=precision)
         model = onnx.load(path, load_external_data=False)
         model.opset_import[0].version = 23
         onnx.save(model, path)

@@ -63,7 +63,7 @@ def test_embeddings_of_another_size(bundle_copy):
     rewrite_manifest(bundle_copy)
     error = refusal(bundle_copy)
     assert isinstance(error, IntegrityError)
-    assert error.message.endswith("float32 (7, 8), expected float32 (260, 8) by the config")
+    assert error.message.endswith("float32 (7, 8), expected float32 (260, 8) by the manifest")
 
 
 def test_embeddings_that_are_a_pickle(bundle_copy):

@@ -1,0 +1,41 @@
+"""MatMulNBits as its definition says, and ONNX Runtime sessions to compare with it; for tests."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import onnxruntime
+from onnx import numpy_helper
+
+
+def dequantized(proto):
+    """Name -> weight (N, K), by the definition of MatMulNBits."""
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    weights = {}
+    for node in proto.graph.node:
+        if node.op_type == "MatMulNBits":
+            attributes = {attribute.name: attribute.i for attribute in node.attribute}
+            codes, scales = tensors[node.input[1]].astype(np.float32), tensors[node.input[2]]
+            blocks = (codes - 128) * scales.reshape(*codes.shape[:2], 1)
+            assert len(codes) == attributes["N"]
+            name = node.input[1].removesuffix(".int8")
+            weights[name] = blocks.reshape(len(codes), -1)[:, : attributes["K"]]
+    return weights
+
+
+def open_session(proto, *, exact=False):
+    """exact: activations stay float32 (accuracy level 0)."""
+    if exact:
+        proto = copy.deepcopy(proto)
+        for node in proto.graph.node:
+            for attribute in node.attribute:
+                if attribute.name == "accuracy_level":
+                    attribute.i = 0
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def error(actual, expected):
+    return np.abs(actual - expected).max() / np.abs(expected).max()
