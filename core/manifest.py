@@ -79,6 +79,7 @@ class Manifest(Section):
     files: dict[str, str] = Field(description="role -> path inside the bundle")
     digests: dict[str, FileEntry] = Field(description="every file of the bundle but this one")
     layer_outputs: dict[str, list[str]] = Field(description="graph -> names of the residual stream after each block")
+    residual_divisor: int = Field(default=1, ge=1, description="by which the language graph's is smaller (fp16)")
     tools: dict[str, str] = Field(description="versions of the packages that built it")
     verification: Verification
 

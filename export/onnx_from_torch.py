@@ -79,9 +79,14 @@ def _largest_in_the_graph_file(model: ir.Model) -> int:
 def _convert(model: ir.Model, graph: Graph, precision: Precision) -> None:
     """Give a float32 model another precision, in place; the weights are converted when they are written."""
     if precision == "fp16":
-        to_half(model, fold=overflow_fold(len(graph.layer_outputs)) if graph.name == "language" else 1)
+        to_half(model, fold=residual_divisor(precision, graph.layer_outputs) if graph.name == "language" else 1)
     elif precision == "int8":
         quantize_weights(model)
+
+
+def residual_divisor(precision: Precision, layer_outputs: Sequence[str]) -> int:
+    """By how much the residual stream of the language graph, after each block, is smaller than the model's."""
+    return overflow_fold(len(layer_outputs)) if precision == "fp16" else 1
 
 
 def trace(graph: Graph) -> ir.Model:
