@@ -12,6 +12,7 @@ import numpy as np
 
 from aurora_export.contract import MAX_CHUNK_TOKENS, STATE_NAMES, GraphSpec, TensorSpec
 from aurora_export.errors import DependencyError, IncompatibleError, IntegrityError, ResourceError, UsageError
+from aurora_export.plugins.cpu import LEVEL, SWITCH, chosen_level, library_path
 
 INSTALL_ONNX_RUNTIME = "pip install 'aurora-export[cpu]'"
 PROVIDERS = {"cpu": "CPUExecutionProvider"}
@@ -131,6 +132,8 @@ def _open_session(runtime: Any, path: Path, threads: int | None, provider: str) 
     options.log_severity_level = ERRORS_ONLY
     if threads is not None:
         options.intra_op_num_threads = threads
+    if provider == PROVIDERS["cpu"]:
+        register_operators(options)
     state = runtime.capi.onnxruntime_pybind11_state
     try:
         return runtime.InferenceSession(str(path), options, providers=[provider])
@@ -145,6 +148,28 @@ def _open_session(runtime: Any, path: Path, threads: int | None, provider: str) 
         raise IntegrityError(
             f"{path}: ONNX Runtime cannot open this graph: {_first_line(error)}", hint="build the bundle again"
         ) from error
+
+
+def register_operators(options: Any) -> Path | None:
+    """Give a session the native operators, if they were built: they replace the functions of the same names in a graph.
+
+    options: onnxruntime.SessionOptions.  Returns the library's path, or None where the functions will run.
+    Raises UsageError (an instruction set is asked for that is not to be had), IncompatibleError (a broken library).
+    """
+    path = library_path()
+    if path is None:
+        return None
+    try:
+        chosen_level(path)
+        options.register_custom_ops_library(str(path))
+    except ValueError as error:
+        raise UsageError(str(error), hint=f"unset {LEVEL}") from error
+    except Exception as error:
+        raise IncompatibleError(
+            f"{path}: ONNX Runtime cannot use this library: {_first_line(error)}",
+            hint=f"install aurora-export again to build it anew, or set {SWITCH}=off to run without",
+        ) from error
+    return path
 
 
 def _contract_differences(session: Any, spec: GraphSpec) -> Iterator[str]:
