@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SUBPACKAGES := $(filter-out core,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 BUNDLE := build/testbed.aurora
+NATIVE := $(sort $(wildcard plugins/*/*.cpp plugins/*/*.h))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types fix clean
+.PHONY: help demo test sanitize lint types fix clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -23,6 +24,25 @@ demo: $(VENV)/installed-export,cpu  ## build a bundle from the testbed's checkpo
 test: $(VENV)/installed-dev  ## run the fast tests (no GPU, no network)
 	@echo "==> pytest: every test that is neither slow nor needs a GPU"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu"
+
+# The kernels know nothing of ONNX Runtime, so a program of their own can run them under the sanitizers.
+sanitize: build/kernel_tests build/kernel_tests_aarch64  ## run the native kernels under AddressSanitizer and UBSan
+	@echo "==> every instruction set of this machine, with sanitizers"
+	@build/kernel_tests
+
+KERNELS := $(filter-out plugins/cpu/ort_%,$(NATIVE))
+CXXFLAGS := -std=c++17 -O2 -Wall -Wextra -Werror
+
+build/kernel_tests: tests/plugins/kernel_tests.cpp $(KERNELS)
+	@mkdir -p build
+	@$(CXX) $(CXXFLAGS) -g -fsanitize=address,undefined -fno-sanitize-recover=all -pthread -o $@ $(filter %.cpp,$^)
+
+# Compiled, and run only where the machine is one, or has an emulator.
+AARCH64_CXX := $(shell command -v aarch64-linux-gnu-g++)
+build/kernel_tests_aarch64: tests/plugins/kernel_tests.cpp $(KERNELS)
+	@mkdir -p build
+	@$(if $(AARCH64_CXX),$(AARCH64_CXX) $(CXXFLAGS) -static -pthread -o $@ $(filter %.cpp,$^),echo "==> no aarch64-linux-gnu-g++: the kernels are not compiled for it")
+	@if [ -e $@ ] && command -v qemu-aarch64 > /dev/null; then echo "==> NEON, emulated" && qemu-aarch64 $@; fi
 
 lint: $(VENV)/installed-dev  ## check style and format
 	@echo "==> ruff: rules and format"
@@ -48,7 +68,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # The stamp is renewed when the pins or the requirements change; % is the list of extras.
-$(VENV)/installed-%: setup.py constraints.txt | $(BIN)/python
+$(VENV)/installed-%: setup.py constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "==> installing aurora-export[$*] and its pinned requirements into $(VENV)"
 	@$(PIP_INSTALL) setuptools
 	@PYTHONWARNINGS=ignore $(PIP_INSTALL) --no-build-isolation --editable '.[$*]'

@@ -1,0 +1,9 @@
+// The table of a level, of the kernels that were just compiled for it. Included last, inside the level's namespace.
+#include "../linear/linear_kernels.h"
+#include "../wkv/wkv_kernels.h"
+
+extern const Kernels KERNELS;
+const Kernels KERNELS = {
+    LEVEL_NAME, is_supported, TILE_ROWS, PANEL_COLUMNS, wkv6, wkv7, quantize, multiply_row, pack_panel, multiply_tile,
+};
+static_assert(TILE_ROWS <= MAX_TILE_ROWS && PANEL_COLUMNS <= MAX_PANEL_COLUMNS, "callers reserve room for these");
