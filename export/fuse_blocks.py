@@ -119,7 +119,7 @@ class _Block:
         return readers[0]
 
     def _shift(self, name: str) -> ir.Value:
-        """This layer's part of a stacked state."""
+        """What the layer takes from a stacked state."""
         (state,) = (value for value in self._graph.inputs if value.name == name)
         for node in state.consumers():
             index = node.inputs[1].const_value if len(node.inputs) > 1 and node.inputs[1] is not None else None

@@ -14,7 +14,7 @@ class Piece:
     """One operator of domain `aurora`. The order of inputs and outputs is final: kernels rely on it."""
 
     inputs: tuple[str, ...]
-    """what changes from token to token, then parameters: those with a dot, by their names in a block of the checkpoint"""
+    """what changes from token to token, then parameters, which have a dot: their names in a block of the checkpoint"""
     outputs: tuple[str, ...]
     has_epsilon: bool
     """whether it holds a norm, and has the attribute `epsilon`"""
