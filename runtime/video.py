@@ -13,11 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from aurora_export.errors import DependencyError, IntegrityError, UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 FORMATS = (
     *("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "ogg", "mxf", "nut", "ivf"),
@@ -49,42 +52,63 @@ class Frame(NamedTuple):
     time_s: float | None = None
 
 
-FrameSource: TypeAlias = "str | Path | Video | Iterable[np.ndarray | Frame]"
-"""A video or image file, an open video, or pictures: uint8 RGB, shape (height, width, 3), any size, any number."""
+class OpenSource:
+    """Something open that yields Frames, once; close it, or use it as a context manager."""
 
+    sampling = "as given"
+    """The rule by which frames are chosen, in a few words."""
 
-class Pictures:
-    """Frames that the caller has: arrays, or `Frame`s where their times are known. Mirrors `Video`."""
-
-    def __init__(self, pictures: Iterable[np.ndarray | Frame]) -> None:
-        self._pictures = pictures
+    def __init__(self) -> None:
         self.warnings: list[str] = []
+        """What was wrong but no error; complete once the iteration has ended."""
 
-    def __enter__(self) -> Pictures:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        return None
+        self.close()
+
+    def close(self) -> None:
+        """Release what is held; twice is allowed."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+
+FrameSource: TypeAlias = "str | Path | OpenSource | Iterable[np.ndarray | Frame]"
+"""A video or image file, an open source, or pictures: uint8 RGB, shape (height, width, 3), any size, any number."""
+
+
+class Pictures(OpenSource):
+    """Frames that the caller has: arrays, or `Frame`s where their times are known."""
+
+    def __init__(self, pictures: Iterable[np.ndarray | Frame]) -> None:
+        super().__init__()
+        self._pictures = pictures
 
     def __iter__(self) -> Iterator[Frame]:
         """Yield each as a Frame, its time None where it is not known."""
         return (picture if isinstance(picture, Frame) else Frame(picture) for picture in self._pictures)
 
 
-class Video:
+class Video(OpenSource):
     """An open video; iterate it once to decode the sampled frames. Use it as a context manager, or `close` it.
 
     What goes wrong on the way is not an error as long as one frame can be decoded: it is in `warnings` once the
     iteration has ended, and logged.
     """
 
-    def __init__(self, path: Path, *, fps: float | None, num_frames: int | None) -> None:
+    def __init__(self, path: Path, *, fps: float | None, num_frames: int | None, start_s: float = 0.0) -> None:
         """See `open_video`."""
-        _check_sampling(fps, num_frames)
+        super().__init__()
+        check_sampling(fps, num_frames)
+        if num_frames is not None and start_s:
+            raise UsageError("a start needs a rate: num_frames are spread over the whole video", hint="give fps")
+        self._start_s = Fraction(repr(float(start_s)))
         self.path = path
-        self.warnings: list[str] = []
+        self.sampling = sampling_name(fps, num_frames)
         self._resources = contextlib.ExitStack()
         try:
             self._container, self._stream = _open_stream(path, self._resources)
@@ -96,14 +120,6 @@ class Video:
             self.close()
             raise
 
-    def __enter__(self) -> Video:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Release the decoder and the file."""
         self._resources.close()
@@ -112,7 +128,7 @@ class Video:
         """Decode; yield the frames of the sample. Raises IntegrityError if not one frame can be decoded."""
         to_pixels = _ToPixels(_load_library())
         for index, (time, frame) in enumerate(self._decoded()):
-            if self._wanted(index, time):
+            if time >= self._start_s and self._wanted(index, time):
                 yield Frame(to_pixels(frame), float(time))
 
     def _count_frames(self) -> int:
@@ -174,7 +190,9 @@ class Video:
             _log.warning(warning)
 
 
-def open_video(path: str | Path, *, fps: float | None = None, num_frames: int | None = None) -> Video:
+def open_video(
+    path: str | Path, *, fps: float | None = None, num_frames: int | None = None, start_s: float = 0.0
+) -> Video:
     """Open a video or image file for one pass over a sample of its frames.
 
     fps: frames per second of video time; 1 if neither is given. The sampling instants are k / fps seconds after
@@ -184,15 +202,16 @@ def open_video(path: str | Path, *, fps: float | None = None, num_frames: int | 
     num_frames: this many frames spread evenly, first and last included: the indices are
     linspace(0, total - 1, min(total, num_frames)), truncated. The total is the container's frame count or, where
     it has none, the number of packets.
+    start_s: frames before this time are decoded, but not yielded; with fps, the instants stay where they are.
 
     Frames are upright (rotation metadata is applied) and as large as in the file; grey becomes RGB, transparency
     is dropped. Raises UsageError (no such file, both or bad options), IntegrityError (no video, nothing to decode)
     or DependencyError (no PyAV). A file that is broken behind its first frame is not an error: see `Video`.
     """
-    return Video(Path(path), fps=fps, num_frames=num_frames)
+    return Video(Path(path), fps=fps, num_frames=num_frames, start_s=start_s)
 
 
-def open_source(source: FrameSource, *, fps: float | None = None, num_frames: int | None = None) -> Video | Pictures:
+def open_source(source: FrameSource, *, fps: float | None = None, num_frames: int | None = None) -> OpenSource:
     """Open whatever holds frames; `fps` and `num_frames` are for files, see `open_video` for them and the errors."""
     if isinstance(source, str | Path):
         return open_video(source, fps=fps, num_frames=num_frames)
@@ -201,10 +220,16 @@ def open_source(source: FrameSource, *, fps: float | None = None, num_frames: in
             "fps and num_frames choose frames of a file; pictures are used as given",
             hint="leave out the ones that should not be watched, or give the options to open_video()",
         )
-    return source if isinstance(source, Video) else Pictures(source)
+    return source if isinstance(source, OpenSource) else Pictures(source)
 
 
-def _check_sampling(fps: float | None, num_frames: int | None) -> None:
+def sampling_name(fps: float | None, num_frames: int | None) -> str:
+    """The rule of `open_video` in a few words."""
+    return f"{DEFAULT_FPS if fps is None else fps:g} fps" if num_frames is None else f"{num_frames} frames"
+
+
+def check_sampling(fps: float | None, num_frames: int | None) -> None:
+    """Raises UsageError for both, or for one that is out of range."""
     if fps is not None and num_frames is not None:
         raise UsageError("fps and num_frames exclude each other", hint="give the rate or the number of frames")
     if fps is not None and not (math.isfinite(fps) and 0 < fps <= MAX_FPS):
