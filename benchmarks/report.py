@@ -90,8 +90,23 @@ def ablation_cells(row: Mapping[str, Any], *, is_baseline: bool) -> tuple[str, s
     return accuracy, difference if row["measurable"] else f"{difference}, not measurable"
 
 
+def packing_table() -> str:
+    """Size of a packed checkpoint by how it is packed and how far it is from the one before."""
+    result = read_result("state_packing")
+    periods = sorted({row["frames_between"] for row in result["rows"]})
+    shares = {(row["packing"], row["frames_between"]): row["share_of_raw"] for row in result["rows"]}
+    times = {row["packing"]: row["time_ratio"] for row in result["rows"] if row["frames_between"] == periods[-1]}
+    rows = [
+        [packing, *(f"{100 * shares[packing, period]:.1f} %" for period in periods), f"{times[packing]:.2g}"]
+        for packing in times
+    ]
+    head = ["packed", *(f"{period} frame{'s' * (period > 1)} apart" for period in periods), "time, to what is used"]
+    return table(head, rows)
+
+
 TABLES = {
     "README.md": {"accuracy": accuracy_table, "memory": memory_table},
+    "docs/STATES.md": {"packing": packing_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }
 """Document -> marker in it -> what stands there."""
