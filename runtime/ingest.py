@@ -15,6 +15,7 @@ from types import FrameType
 from typing import IO, Any
 
 from aurora_export.errors import UsageError
+from aurora_export.runtime.live import LiveSource
 from aurora_export.runtime.session import Aurora
 from aurora_export.runtime.stages import WATCH_STAGES, WatchedFrame
 from aurora_export.runtime.state import remove_unfinished
@@ -30,6 +31,15 @@ class IngestReport:
     n_visual_tokens: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(WATCH_STAGES, 0.0))
     warnings: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    """of live sources: see `live.SourceCounts`"""
+
+    def add(self, source: OpenSource) -> None:
+        """Take over what a source says of itself once it was closed."""
+        self.warnings += source.warnings
+        if isinstance(source, LiveSource):
+            for name, count in source.counts_by_name().items():
+                self.counts[name] = self.counts.get(name, 0) + count
 
 
 class Recorder:
@@ -81,13 +91,15 @@ def ingest(
     recorder: Recorder,
     *,
     step_s: float = 1.0,
+    duration_s: float | None = None,
     prompt: str | None = None,
     on_frame: Callable[[WatchedFrame], None] | None = None,
 ) -> IngestReport:
     """Watch sources one after the other, as one video, and save on the way and at the end, whatever the end is.
 
     sources: each is opened when its turn comes. step_s: time between the last frame so far and the first of the next
-    source. prompt: see `Aurora.watch`. on_frame: called after each frame is in the state.
+    source. duration_s: how much of each source is watched, at most. prompt: see `Aurora.watch`. on_frame: called after
+    each frame is in the state.
     Raises what opening, watching and saving raise, after what was watched has been saved.
     """
     report = IngestReport()
@@ -104,11 +116,10 @@ def ingest(
         with deferred:
             for open_next in sources:
                 with open_next() as source:
-                    part = aurora.watch(
-                        _Continued(source, _start_s(aurora, step_s), deferred), prompt=prompt, on_frame=after_frame
-                    )
+                    continued = _Continued(source, _start_s(aurora, step_s), duration_s, deferred)
+                    part = aurora.watch(continued, prompt=prompt, on_frame=after_frame)
                 prompt = None
-                report.warnings += part.warnings
+                report.add(source)
                 for stage, seconds in part.seconds.items():
                     report.seconds[stage] += seconds
     finally:
@@ -162,11 +173,11 @@ def _start_s(aurora: Aurora, step_s: float) -> float:
 class _Continued(OpenSource):
     """A source on the clock of the state: its first frame is at `start_s`."""
 
-    def __init__(self, source: OpenSource, start_s: float, signals: _DeferredSignals) -> None:
+    def __init__(self, source: OpenSource, start_s: float, duration_s: float | None, signals: _DeferredSignals) -> None:
         super().__init__()
         self.sampling = source.sampling
         self.warnings = source.warnings
-        self._source, self._start_s, self._signals = source, start_s, signals
+        self._source, self._start_s, self._duration_s, self._signals = source, start_s, duration_s, signals
 
     def __iter__(self) -> Iterator[Frame]:
         first_s = None
@@ -175,6 +186,8 @@ class _Continued(OpenSource):
                 moved = None
             else:
                 first_s = time_s if first_s is None else first_s
+                if self._duration_s is not None and time_s - first_s >= self._duration_s:
+                    return
                 moved = round(self._start_s + time_s - first_s, 6)
             with self._signals.held_back():
                 yield Frame(pixels, moved)
