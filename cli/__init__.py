@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aurora_export.cli.ask import ask_command
+from aurora_export.cli.batch import batch_command
 from aurora_export.cli.build import build_command
 from aurora_export.cli.chat import chat_command
 from aurora_export.cli.check import check_command
@@ -21,6 +22,7 @@ for command in (
     ingest_command,
     ask_command,
     chat_command,
+    batch_command,
     check_command,
     info_command,
     doctor_command,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from aurora_export.runtime.session import Aurora
     from aurora_export.sampling import SamplingOptions
 
-MAX_QUESTIONS_BYTES = 64 * 2**20
+MAX_LIST_BYTES = 64 * 2**20
 
 
 def without_leading_space(pieces: Iterable[str]) -> Iterator[str]:
@@ -56,7 +56,7 @@ def all_questions(given: Iterable[str], file: Path | None) -> list[str]:
     """
     found = list(given)
     if file is not None:
-        in_file = [line.strip() for line in _read_text(file).splitlines() if line.strip()]
+        in_file = lines_of_file(file)
         if not in_file:
             raise UsageError(f"{file}: holds no question", hint="write one question a line")
         found += in_file
@@ -68,13 +68,18 @@ def all_questions(given: Iterable[str], file: Path | None) -> list[str]:
     return found
 
 
+def lines_of_file(file: Path) -> list[str]:
+    """Lines of a text file that are not blank; `-` is stdin. Raises UsageError if it cannot be read."""
+    return [line.strip() for line in _read_text(file).splitlines() if line.strip()]
+
+
 def _read_text(file: Path) -> str:
-    """A text file's content, at most MAX_QUESTIONS_BYTES; `-` is stdin."""
+    """A text file's content, at most MAX_LIST_BYTES."""
     try:
         with click.open_file(str(file), "rb") as stream:
-            data = stream.read(MAX_QUESTIONS_BYTES + 1)
-        if len(data) > MAX_QUESTIONS_BYTES:
-            raise UsageError(f"{file}: over {MAX_QUESTIONS_BYTES >> 20} MiB, the limit of a list of questions")
+            data = stream.read(MAX_LIST_BYTES + 1)
+        if len(data) > MAX_LIST_BYTES:
+            raise UsageError(f"{file}: over {MAX_LIST_BYTES >> 20} MiB, the limit of a list")
         return str(data.decode("utf-8-sig"))
     except OSError as error:
         raise UsageError(f"{file}: cannot be read: {error.strerror or error}") from error

@@ -6,13 +6,12 @@ What ends the watching, a bad file, Ctrl-C or a kill, what was watched until the
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import Any
 
 from aurora_export.errors import UsageError
 from aurora_export.runtime.live import LiveSource
@@ -21,6 +20,7 @@ from aurora_export.runtime.stages import WATCH_STAGES, WatchedFrame
 from aurora_export.runtime.state import remove_unfinished
 from aurora_export.runtime.timeline import Timeline
 from aurora_export.runtime.video import Frame, OpenSource
+from aurora_export.runtime.writer_lock import locked
 
 
 @dataclass
@@ -134,34 +134,10 @@ def exclusive(state: Path) -> Iterator[None]:
 
     Raises UsageError if another process writes it, or if it cannot be written.
     """
-    lock = state.with_name(f".{state.name}.lock")
-    try:
-        file = lock.open("a")
-    except OSError as error:
-        raise UsageError(f"{state}: cannot be written: {error.strerror or error}") from error
-    with file:
-        if not _lock(file, lock):
-            raise UsageError(f"{state}: another process is writing it", hint="wait for it, or give another file")
-        try:
-            remove_unfinished(state)
-            Timeline.beside(state).remove_unfinished()
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
-def _lock(file: IO[str], path: Path) -> bool:
-    """Lock an open file until it is closed, also by a kill. Where the system has no such locks: True."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Not one that its last owner has just removed.
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
+    with locked(state):
+        remove_unfinished(state)
+        Timeline.beside(state).remove_unfinished()
+        yield
 
 
 def _start_s(aurora: Aurora, step_s: float) -> float:
