@@ -3,12 +3,14 @@ from __future__ import annotations
 import errno
 import os
 import random
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from aurora_export.errors import ResourceError, UsageError
+from aurora_export.runtime.engine_onnx import OnnxLoop
 from aurora_export.runtime.ingest import Recorder, exclusive, ingest
 from aurora_export.runtime.session import Aurora
 from aurora_export.runtime.state import State, read_state_header
@@ -200,3 +202,25 @@ def uninterrupted(bundle, n_frames) -> str:
             for i in range(n_frames)
         )
         return aurora.state.digest
+
+
+def test_ctrl_c_waits_for_the_frame(bundle, frames, tmp_path, monkeypatch):
+    """It comes while a frame is being read: state and header must not tell two stories."""
+    advance = OnnxLoop.advance
+
+    def interrupted(self, embeddings):
+        logits = advance(self, embeddings)
+        if aurora.header.frames_seen == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return logits
+
+    path = tmp_path / "cam.aurstate"
+    with Aurora.open(bundle, threads=1) as aurora:
+        recorder = Recorder(aurora, path, every_s=None, timeline=Timeline.beside(path))
+        monkeypatch.setattr(OnnxLoop, "advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(aurora, sources(frames, 100), recorder)
+    assert saved_frames(path) == 4
+    with Aurora.open(bundle, threads=1) as other:
+        other.watch(Frame(frames[i], float(i)) for i in range(4))
+        assert loaded(bundle, path).digest == other.state.digest
