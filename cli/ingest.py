@@ -26,6 +26,7 @@ from aurora_export.cli.program import Subcommand
 from aurora_export.errors import UsageError
 
 if TYPE_CHECKING:
+    from aurora_export.cli.progress import Progress
     from aurora_export.runtime.ingest import IngestReport, Recorder
     from aurora_export.runtime.session import Aurora
     from aurora_export.runtime.timeline import Timeline
@@ -91,42 +92,54 @@ def ingest_command(
     _check_options(sources, num_frames, start, append=append, replace=replace)
 
     from aurora_export.cli.progress import Progress
-    from aurora_export.runtime.ingest import Recorder, exclusive, ingest
+    from aurora_export.runtime.ingest import Recorder, exclusive
     from aurora_export.runtime.session import Aurora
-    from aurora_export.runtime.timeline import Timeline
 
     openers, is_live = _openers(sources, fps=fps, num_frames=num_frames, start_s=start or 0.0, **live)
     every = LIVE_EVERY_S if every is None and is_live else every
+    timeline = _timeline(out, every, keep)
+    with exclusive(out), Progress() as progress:
+        _check_destination(out, timeline, append=append, replace=replace)
+        progress.phase("open the bundle")
+        with Aurora.open(bundle, device=device, threads=threads) as aurora:
+            _begin(aurora, out, timeline, append=append, prime=prime)
+            recorder = Recorder(aurora, out, every_s=every, timeline=timeline, is_new=replace)
+            progress.phase("watch")
+            report = _watch(
+                recorder, openers, progress, step_s=1 / fps if fps else 1.0, duration_s=duration, prompt=prime
+            )
+            summary = _summary(out, aurora, recorder, report, as_json=as_json)
+    click.echo(summary)
+
+
+def _timeline(out: Path, every: float | None, keep: int | None) -> Timeline:
+    from aurora_export.runtime.timeline import Timeline
+
     if every is not None and every <= 0:
         raise UsageError("--every must be over 0", hint="as in --every 60s")
     if keep is not None and every is None:
         raise UsageError("--keep is about the checkpoints of --every", hint="give --every TIME too")
-    timeline = Timeline.beside(out, budget_bytes=DEFAULT_KEEP_BYTES if keep is None else keep)
-    with exclusive(out), Progress() as progress:
-        _check_destination(out, timeline, append=append, replace=replace)
-        progress.phase("open the bundle")
-        aurora = Aurora.open(bundle, device=device, threads=threads)
-        with aurora:
-            _begin(aurora, out, timeline, append=append, prime=prime)
-            recorder = Recorder(aurora, out, every_s=every, timeline=timeline)
-            recorder.is_new = replace
-            progress.phase("watch")
-            try:
-                report = ingest(
-                    aurora,
-                    openers,
-                    recorder,
-                    step_s=1 / fps if fps else 1.0,
-                    duration_s=duration,
-                    prompt=prime,
-                    on_frame=lambda frame: progress.detail(
-                        f"{aurora.header.frames_seen} frames, {time_text(frame.time_s)}"
-                    ),
-                )
-            except BaseException:
-                _say_what_is_kept(out, recorder, aurora)
-                raise
-            click.echo(_summary(out, aurora, recorder, report, as_json=as_json))
+    return Timeline.beside(out, budget_bytes=DEFAULT_KEEP_BYTES if keep is None else keep)
+
+
+def _watch(recorder: Recorder, openers: list[Callable[[], OpenSource]], progress: Progress, **how: Any) -> IngestReport:
+    """Watch all sources; whatever ends it early, say what is kept."""
+    from aurora_export.runtime.ingest import ingest
+
+    aurora = recorder.aurora
+    try:
+        return ingest(
+            aurora,
+            openers,
+            recorder,
+            on_frame=lambda frame: progress.detail(f"{aurora.header.frames_seen} frames, {time_text(frame.time_s)}"),
+            **how,
+        )
+    except BaseException:
+        if (saved := recorder.saved) is not None:
+            kept = f"{saved.frames_seen} frames, up to {time_text(saved.position_s)}"
+            _log.warning("%s holds what was watched: %s; --append continues it", recorder.path, kept)
+        raise
 
 
 def _check_options(
@@ -172,6 +185,8 @@ def _size_of(text: str | None) -> tuple[int, int] | None:
 
 def _check_destination(out: Path, timeline: Timeline, *, append: bool, replace: bool) -> None:
     """Refuse to lose a state, or checkpoints whose state is gone."""
+    if out.is_dir():
+        raise UsageError(f"{out}: is a folder", hint="give a file, as in --out cam.aurstate")
     if out.exists() and not (append or replace):
         raise UsageError(f"{out}: exists", hint="--append continues it, --replace writes over it")
     if not out.exists() and not replace and timeline.checkpoints():
@@ -207,17 +222,6 @@ def _begin(aurora: Aurora, out: Path, timeline: Timeline, *, append: bool, prime
         raise UsageError(
             "--prime must come before the first frame, and this state has watched some",
             hint="leave it out, or --replace the state",
-        )
-
-
-def _say_what_is_kept(out: Path, recorder: Recorder, aurora: Aurora) -> None:
-    header = aurora.header
-    if header.frames_seen and not recorder.has_unsaved:
-        _log.warning(
-            "%s holds what was watched: %d frames, up to %s; --append continues it",
-            out,
-            header.frames_seen,
-            time_text(header.position_s),
         )
 
 

@@ -72,6 +72,8 @@ def kind_of(name: str, *, follow: bool = False) -> Kind:
     path = Path(name)
     if not path.exists():
         raise UsageError(f"{name}: no such file")
+    if path.is_dir():
+        raise UsageError(f"{name}: is a folder, not a video file")
     if stat.S_ISCHR(path.stat().st_mode):
         return "camera"
     return "growing" if follow else "file"

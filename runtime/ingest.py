@@ -17,7 +17,7 @@ from aurora_export.errors import UsageError
 from aurora_export.runtime.live import LiveSource
 from aurora_export.runtime.session import Aurora
 from aurora_export.runtime.stages import WATCH_STAGES, WatchedFrame
-from aurora_export.runtime.state import remove_unfinished
+from aurora_export.runtime.state import StateHeader, remove_unfinished
 from aurora_export.runtime.timeline import Timeline
 from aurora_export.runtime.video import Frame, OpenSource
 from aurora_export.runtime.writer_lock import locked
@@ -48,38 +48,44 @@ class Recorder:
     The file is written first: a timeline is never ahead of its state.
     """
 
-    def __init__(self, aurora: Aurora, path: Path, *, every_s: float | None, timeline: Timeline) -> None:
-        """every_s: seconds of video between two saves; None saves when it is told to."""
+    def __init__(
+        self, aurora: Aurora, path: Path, *, every_s: float | None, timeline: Timeline, is_new: bool = False
+    ) -> None:
+        """every_s: seconds of video between two saves; None saves when it is told to.
+
+        is_new: what the timeline holds belongs to a state that is being replaced, and goes with the first save.
+        """
         if every_s is not None and not every_s > 0:
             raise UsageError(f"a checkpoint every {every_s:g} s; the period must be over 0")
-        self._aurora, self._path, self._every_s, self._timeline = aurora, path, every_s, timeline
-        self._n_saved = aurora.header.frames_seen
+        self.aurora, self.path = aurora, path
+        self._every_s, self._timeline, self._is_new = every_s, timeline, is_new
         self._period = self._period_of(aurora.header.position_s)
+        self._n_at_start = aurora.header.frames_seen
         self.n_checkpoints = 0
-        self.is_new = False
-        """Whether what the timeline holds belongs to a state that is being replaced."""
+        self.saved: StateHeader | None = None
+        """The state as it was saved last, by this recorder."""
 
     @property
     def has_unsaved(self) -> bool:
         """Whether frames were watched since the last save."""
-        return self._aurora.header.frames_seen > self._n_saved
+        return self.aurora.header.frames_seen > (self.saved.frames_seen if self.saved else self._n_at_start)
 
     def after_frame(self) -> None:
         """Save if this was the first frame of a new period. Raises ResourceError or UsageError."""
-        period = self._period_of(self._aurora.header.position_s)
+        period = self._period_of(self.aurora.header.position_s)
         if period > self._period:
             self._period = period
             self.save()
-            self._timeline.add(self._aurora)
+            self._timeline.add(self.aurora)
             self.n_checkpoints += 1
 
     def save(self) -> None:
         """Write the file. Raises ResourceError or UsageError; the one that was there before is then still there."""
-        self._aurora.save(self._path)
-        self._n_saved = self._aurora.header.frames_seen
-        if self.is_new:
+        self.aurora.save(self.path)
+        self.saved = self.aurora.header
+        if self._is_new:
             self._timeline.clear()
-            self.is_new = False
+            self._is_new = False
 
     def _period_of(self, position_s: float | None) -> int:
         return int(position_s // self._every_s) if self._every_s is not None and position_s is not None else 0

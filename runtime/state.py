@@ -42,7 +42,7 @@ MAX_PRIMED_FOR = 500
 LENGTH_BYTES = 8
 """A safetensors file starts with the size of its header, a little-endian 64-bit number."""
 
-SAVE_AGAIN = "save the state again; it cannot be repaired"
+SAVE_AGAIN = "make it again with `aurora-export ingest`; a damaged state cannot be repaired"
 
 Phase: TypeAlias = Literal["empty", "watching", "answered"]
 """Nothing read yet · after the prefix, frames may follow · after a question and (some of) its answer."""

@@ -184,6 +184,8 @@ def test_bad_flag_values(flags, message, bundle, clip, out, refused):
 
 def test_refusals(bundle, clip, out, tmp_path, refused, invoke):
     assert refused("ingest", bundle, clip, "no.mp4", "--out", out) == ("no.mp4: no such file", 2)
+    assert refused("ingest", bundle, tmp_path, "--out", out) == (f"{tmp_path}: is a folder, not a video file", 2)
+    assert refused("ingest", bundle, clip, "--out", tmp_path, "--replace") == (f"{tmp_path}: is a folder", 2)
     assert refused("ingest", bundle, clip, clip, "--start", 1, "--out", out)[0] == "--start is for one video"
     nowhere = tmp_path / "nowhere" / "x.aurstate"
     assert refused("ingest", bundle, clip, "--out", nowhere)[0].startswith(f"{nowhere}: cannot be written: ")
