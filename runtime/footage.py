@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import ssl
 import stat
 import sys
 import time
@@ -28,7 +29,7 @@ from aurora_export.runtime.video import MAX_FPS, OpenSource, check_sampling, is_
 STDIN = "-"
 PROTOCOLS = {
     "http": ("http", "tcp"),
-    "https": ("https", "tls", "tcp"),
+    "https": ("https", "httpproxy", "tls", "tcp"),
     "rtsp": ("rtsp", "rtp", "tcp"),
     "rtsps": ("rtsps", "rtsp", "rtp", "tls", "tcp"),
 }
@@ -205,9 +206,17 @@ def _address(url: str) -> Callable[[float], Any]:
     """What opens an address. RTSP goes over TCP: no packet is lost on the way, and no port has to be open here."""
     scheme = url.partition(":")[0].lower()
     options = {"rtsp_transport": "tcp"} if scheme.startswith("rtsp") else {"max_redirects": "0"}
+    if "tls" in PROTOCOLS[scheme]:
+        options |= _tls_options()
     return lambda timeout_s: open_container(
         url, formats=LIVE_FORMATS, protocols=PROTOCOLS[scheme], timeout_s=timeout_s, options=options
     )
+
+
+def _tls_options() -> dict[str, str]:
+    """The server's certificate must be signed by one that this machine trusts; FFmpeg alone would take any."""
+    trusted = ssl.get_default_verify_paths().cafile
+    return {"tls_verify": "1"} | ({"ca_file": trusted} if trusted else {})
 
 
 def _camera(name: str) -> Callable[[float], Any]:
@@ -224,7 +233,9 @@ def _open(shown: str, opener: Callable[[float], Any], timeout_s: float) -> Any:
         return opener(timeout_s)
     except container_errors() as error:
         failure = as_source_error(shown, error)
-        failure.hint = "is the address right, is it a video and no play list, and does it not redirect elsewhere?"
+        failure.hint = (
+            "is the address right, is it a video and no play list, does it not redirect, is its certificate trusted?"
+        )
         raise failure from error
 
 

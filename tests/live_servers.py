@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.server
 import socketserver
+import ssl
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+CERTIFICATE = Path(__file__).parent / "certificates" / "loopback.pem"
 TS_PACKET = 188
 PACKETS_IN_RTP = 7
 
@@ -17,6 +20,8 @@ PACKETS_IN_RTP = 7
 class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     allow_reuse_address = True
+    requests: list[str]
+    """methods, of an RTSP server"""
 
 
 @contextlib.contextmanager
@@ -47,6 +52,15 @@ def http_server(answer: Callable[[http.server.BaseHTTPRequestHandler], None]) ->
     return server
 
 
+def with_tls(server: socketserver.BaseServer) -> socketserver.BaseServer:
+    """The same server behind the certificate of CERTIFICATE."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(CERTIFICATE)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.handle_error = lambda *_: None  # a client that does not trust it
+    return server
+
+
 def send(handler: http.server.BaseHTTPRequestHandler, data: bytes, *, length: bool, stall_s: float = 0.0) -> None:
     """A 200 with or without Content-Length; then nothing for a while, the connection open."""
     handler.send_response(200)
@@ -65,6 +79,7 @@ def rtsp_server(transport_stream: bytes, *, stall_s: float = 0.0, max_clients: i
     """
     sdp = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=t\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track1\r\n"
     clients: list[object] = []
+    requests: list[str] = []
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -74,6 +89,7 @@ def rtsp_server(transport_stream: bytes, *, stall_s: float = 0.0, max_clients: i
             with contextlib.suppress(OSError):
                 while request := self._request():
                     method, sequence = request
+                    requests.append(method)
                     extra, body = "Session: 1\r\n", ""
                     if method == "OPTIONS":
                         extra = "Public: DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"
@@ -104,4 +120,6 @@ def rtsp_server(transport_stream: bytes, *, stall_s: float = 0.0, max_clients: i
             self.wfile.flush()
             time.sleep(stall_s)
 
-    return _Server(("127.0.0.1", 0), Handler)
+    server = _Server(("127.0.0.1", 0), Handler)
+    server.requests = requests
+    return server

@@ -16,7 +16,7 @@ from aurora_export.runtime import live
 from aurora_export.runtime.footage import FootageOptions, _raw_frames, kind_of, open_footage, without_password
 from aurora_export.runtime.video import open_video
 from handmade_video import index_of, picture
-from live_servers import http_server, rtsp_server, send, serving
+from live_servers import CERTIFICATE, http_server, rtsp_server, send, serving, with_tls
 
 STALL_S = 0.4
 
@@ -158,6 +158,26 @@ def test_redirects_are_not_followed(stream):
         opened(f"http://127.0.0.1:{port}/cam")
     assert "redirect" in caught.value.hint
     assert set(seen) == {"/cam"}
+
+
+def test_certificates_are_checked(stream, monkeypatch):
+    """A server that nobody vouches for is refused; one whose certificate this machine trusts is read."""
+    with serving(with_tls(http_server(partial(send, data=stream, length=True)))) as port:
+        with pytest.raises(SourceError) as caught:
+            opened(f"https://127.0.0.1:{port}/clip.ts")
+        assert "certificate" in caught.value.hint
+        monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+        frames, _ = watched(opened(f"https://127.0.0.1:{port}/clip.ts", fps=10))
+    assert len(frames) >= 20
+
+
+def test_certificates_of_rtsps_are_checked(stream):
+    """The client hangs up before it says anything to a server that it does not trust."""
+    server = with_tls(rtsp_server(stream))
+    with serving(server) as port:
+        frames, error = watched(opened(f"rtsps://127.0.0.1:{port}/cam", stall_s=2, reconnect_s=0.2))
+    assert (frames, error) == ([], f"rtsps://127.0.0.1:{port}/cam: Input/output error")
+    assert server.requests == []
 
 
 def test_play_lists_are_not_read(stream, make_video):
