@@ -27,6 +27,8 @@ sys.path.insert(0, str(ROOT / "testbed"))
 
 QUESTION = "How many objects are there?"
 N_ASKED = 20
+N_WARM_UP = 5
+"""Frames before the clock starts, and the fewest that a median is taken of."""
 N_ANSWER_TOKENS = 4
 """Of each answer, whatever it says: answers of one length can be compared."""
 
@@ -49,6 +51,7 @@ def measure(bundle: Path, n_frames: int) -> dict[str, object]:
 
     with tempfile.TemporaryDirectory() as folder, Aurora.open(bundle, threads=1) as aurora:
         path = Path(folder, "half.aurstate")
+        aurora.fork().watch(pictures[:N_WARM_UP])
         half = n_frames // 2
         aurora.watch(frames(0, half))
         n_state_bytes = aurora.save(path)
@@ -61,7 +64,7 @@ def measure(bundle: Path, n_frames: int) -> dict[str, object]:
         restored = aurora.fork()
         restored.load(path)
         restored.watch(Frame(pictures[i % len(pictures)], float(i)) for i in range(half, n_frames))
-        tenth = max(1, len(steps) // 10)
+        tenth = max(N_WARM_UP, len(steps) // 10)
         return {
             "n_frames": n_frames,
             "state_bytes": n_state_bytes,
