@@ -20,6 +20,8 @@ VERSION = re.search(r'^__version__ = "([^"]+)"$', (HERE / "core/__init__.py").re
 # Older releases are untested, and some open external data outside the bundle (tests/runtime/test_engine_onnx.py).
 CPU = ["onnxruntime>=1.31"]
 EXPORT = ["torch>=2.10", "onnx>=1.20", "onnxscript>=0.6"]
+PLOTS = ["matplotlib>=3.9"]
+RAY = ["ray[data]>=2.50"]
 TOOLS = ["build", "mypy", "pytest", "pytest-xdist", "ruff", "setuptools>=70.1"]
 ORACLES = ["hypothesis", "pillow", "rwkv", "transformers"]
 
@@ -73,7 +75,9 @@ setup(
         "gpu": ["onnxruntime-gpu>=1.31"],
         # A build ends with a comparison through an engine, so `export` wants `cpu` or `gpu` beside it: [export,cpu].
         "export": EXPORT,
-        "dev": [*CPU, *EXPORT, *TOOLS, *ORACLES],
+        "plots": PLOTS,
+        "ray": RAY,
+        "dev": [*CPU, *EXPORT, *TOOLS, *ORACLES, *RAY],
     },
     entry_points={"console_scripts": ["aurora-export = aurora_export.cli:main"]},
 )

@@ -90,8 +90,61 @@ def ablation_cells(row: Mapping[str, Any], *, is_baseline: bool) -> tuple[str, s
     return accuracy, difference if row["measurable"] else f"{difference}, not measurable"
 
 
+def packing_table() -> str:
+    """Size of a packed checkpoint by how it is packed and how far it is from the one before."""
+    result = read_result("state_packing")
+    periods = sorted({row["frames_between"] for row in result["rows"]})
+    shares = {(row["packing"], row["frames_between"]): row["share_of_raw"] for row in result["rows"]}
+    times = {row["packing"]: row["time_ratio"] for row in result["rows"] if row["frames_between"] == periods[-1]}
+    rows = [
+        [packing, *(f"{100 * shares[packing, period]:.1f} %" for period in periods), f"{times[packing]:.2g}"]
+        for packing in times
+    ]
+    head = ["packed", *(f"{period} frame{'s' * (period > 1)} apart" for period in periods), "time, to what is used"]
+    return table(head, rows)
+
+
+def frames_table() -> str:
+    """Memory and times by the number of frames watched; times as multiples of those of the first row."""
+    runs = read_result("memory_by_frames")["runs"]
+    first = runs[0]
+    rows = [
+        [
+            str(run["n_frames"]),
+            f"{run['peak_rss_mib']} MiB",
+            f"{run['state_bytes']}",
+            f"{run['frame_ms_first_tenth'] / first['frame_ms_last_tenth']:.2f}",
+            f"{run['frame_ms_last_tenth'] / first['frame_ms_last_tenth']:.2f}",
+            f"{run['question_ms'] / first['question_ms']:.2f}",
+            "yes" if run["restored_is_uninterrupted"] else "NO",
+        ]
+        for run in runs
+    ]
+    head = ["frames watched", "peak memory of the process", "state file, bytes", "time per frame, first tenth"]
+    head += ["… last tenth", "question and answer", "restored equals uninterrupted"]
+    return table(head, rows)
+
+
+def remembering_table() -> str:
+    """What is right about a scene by how much was watched since."""
+    result = read_result("remembering")
+    kinds = ("colour", "shape", "count", "order", "direction")
+    rows = []
+    for of, title in (("nothing", "empty scenes"), ("objects", "scenes of other objects")):
+        for row in result[of]:
+            cells = [f"{100 * row[kind]:.0f} %" if kind in row else "" for kind in kinds]
+            error = f"{100 * row['all']:.1f} ± {100 * row['standard_error']:.1f} %"
+            rows.append([title, str(row["frames_since"]), error, *cells])
+    return table(["since then", "frames", "right", *kinds], rows)
+
+
 TABLES = {
     "README.md": {"accuracy": accuracy_table, "memory": memory_table},
+    "docs/STATES.md": {
+        "frames": frames_table,
+        "remembering": remembering_table,
+        "packing": packing_table,
+    },
     "testbed/README.md": {"ablation": ablation_tables},
 }
 """Document -> marker in it -> what stands there."""

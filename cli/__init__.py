@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from aurora_export.cli.ask import ask_command
+from aurora_export.cli.batch import batch_command
 from aurora_export.cli.build import build_command
+from aurora_export.cli.chat import chat_command
 from aurora_export.cli.check import check_command
 from aurora_export.cli.doctor import doctor_command
 from aurora_export.cli.info import info_command
+from aurora_export.cli.ingest import ingest_command
 from aurora_export.cli.program import program
 from aurora_export.cli.run import run_command
 
 __all__ = ["main"]
 
 main = program
-for command in (build_command, run_command, check_command, info_command, doctor_command):
+for command in (
+    build_command,
+    run_command,
+    ingest_command,
+    ask_command,
+    chat_command,
+    batch_command,
+    check_command,
+    info_command,
+    doctor_command,
+):
     main.add_command(command)

@@ -1,53 +1,115 @@
-"""aurora-export info: print what a bundle's manifest says."""
+"""aurora-export info: print what a bundle's manifest, or the header of a state file, says."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from aurora_export.cli.measured import lines_of
+from aurora_export.cli.options import size_text, time_text
 from aurora_export.cli.program import Subcommand
 
 if TYPE_CHECKING:
     from aurora_export.contract import TensorSpec
     from aurora_export.manifest import Manifest
+    from aurora_export.runtime.state import StateFile
+    from aurora_export.runtime.timeline import Checkpoint
 
 PLAIN_WIDTH = 160
 """Columns where stdout is no terminal: a digest is not broken into two lines."""
 
 
 @click.command("info", cls=Subcommand)
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
-def info_command(*, bundle: Path, as_json: bool) -> None:
-    """Show what BUNDLE is: model, settings, graphs, files, measured errors. No file but the manifest is read."""
+@click.argument("path", type=click.Path(path_type=Path), metavar="BUNDLE|FILE")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def info_command(*, path: Path, as_json: bool) -> None:
+    """Show what a BUNDLE or a state FILE is.
+
+    Of a bundle: model, settings, graphs, files, measured errors; no file but the manifest is read. Of a state: what it
+    has seen, which model it belongs to, its checkpoints; nothing but the headers is read, and no bundle is needed.
+    """
+    if path.is_file():
+        _show_state(path, as_json=as_json)
+        return
     from aurora_export.manifest import read_manifest
 
-    manifest = read_manifest(bundle)
+    manifest = read_manifest(path)
     if as_json:
         click.echo(manifest.model_dump_json(indent=2))
     else:
-        _print_tables(manifest)
+        _print_tables(_sections(manifest))
 
 
-def _print_tables(manifest: Manifest) -> None:
+def _show_state(path: Path, *, as_json: bool) -> None:
+    from aurora_export.runtime.state import read_state_header
+    from aurora_export.runtime.timeline import Timeline
+
+    file = read_state_header(path)
+    checkpoints = Timeline.beside(path).checkpoints()
+    if as_json:
+        found = {
+            **file.header.model_dump(),
+            "encoding": file.encoding,
+            "n_bytes": file.n_bytes,
+            "checkpoints": [{"time_s": entry.time_s, "n_bytes": entry.n_bytes} for entry in checkpoints],
+        }
+        # ASCII: control characters of a stranger's file stay escaped.
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _print_tables(_state_sections(path, file, checkpoints))
+
+
+def _print_tables(sections: Iterable[tuple[str, list[tuple[str, str]]]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    for title, rows in _sections(manifest):
-        table = Table(box=box.SIMPLE, show_header=False, title=title, title_justify="left", title_style="bold")
+    for title, rows in sections:
+        shown = Text(_printable(title), "bold")
+        table = Table(box=box.SIMPLE, show_header=False, title=shown, title_justify="left")
         table.add_column(no_wrap=True)
         table.add_column(overflow="fold")
         for key, value in rows:
-            table.add_row(key, value)
+            table.add_row(Text(_printable(key)), Text(_printable(value)))
         console.print(table)
+
+
+def _printable(text: str) -> str:
+    """Control characters of a stranger's file must not reach the terminal."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def _state_sections(
+    path: Path, file: StateFile, checkpoints: Sequence[Checkpoint]
+) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    header = file.header
+    rows = {
+        "seen": f"{header.frames_seen} frames, {header.tokens_seen} tokens, up to {time_text(header.position_s)}",
+        "phase": header.phase,
+        "frames chosen": header.sampling,
+        "prompt form": header.prompt_form,
+        "primed for": header.primed_for,
+        "model": header.fingerprint,
+        "precision": header.precision,
+        "made on": header.backend,
+        "video digest": header.video_digest,
+        "continues": header.parent_digest,
+        "format": f"{header.format_version}, {file.encoding}",
+        "size": size_text(file.n_bytes),
+    }
+    yield str(path), [(key, value) for key, value in rows.items() if value is not None]
+    if checkpoints:
+        listed = [(time_text(entry.time_s), size_text(entry.n_bytes)) for entry in checkpoints]
+        total = size_text(sum(entry.n_bytes for entry in checkpoints))
+        yield "checkpoints", [*listed, ("all", f"{len(checkpoints)}, {total}")]
 
 
 def _sections(manifest: Manifest) -> Iterator[tuple[str, list[tuple[str, str]]]]:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurora_export.cli.answers import without_leading_space
+from aurora_export.cli.options import (
+    check_frame_options,
+    check_max_tokens,
+    engine_options,
+    frame_options,
+    sampling_options,
+)
 from aurora_export.cli.program import Subcommand
-from aurora_export.errors import UsageError
 
 if TYPE_CHECKING:
-    from aurora_export.runtime.session import Aurora, WatchReport
+    from aurora_export.runtime.session import Aurora
+    from aurora_export.runtime.stages import WatchReport
 
 _log = logging.getLogger(__name__)
 
@@ -23,17 +30,9 @@ _log = logging.getLogger(__name__)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--prompt", required=True, metavar="TEXT", help="The question about the video.")
-@click.option("--fps", type=float, help="Frames to watch per second of video.  [default: 1]")
-@click.option("--num-frames", type=int, help="Frames to watch, spread evenly, instead of a rate.")
-@click.option("--max-tokens", type=int, default=256, show_default=True, help="Longest answer.")
-@click.option("--temperature", type=float, default=0.0, show_default=True, help="0: the most likely token, always.")
-@click.option("--top-p", type=float, default=1, show_default=True, help="Draw from the likeliest of this sum.")
-@click.option("--top-k", type=int, default=0, show_default=True, help="Draw from this many tokens; 0: all.")
-@click.option("--presence-penalty", type=float, default=0.0, show_default=True, help="Against tokens already said.")
-@click.option("--frequency-penalty", type=float, default=0.0, show_default=True, help="The same, for each time.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
-@click.option("--threads", type=int, help="CPU threads.  [default: one per core]")
-@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu.")
+@frame_options
+@sampling_options
+@engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the answer.")
 def run_command(
     *,
@@ -57,10 +56,8 @@ def run_command(
     from aurora_export.runtime.video import open_video
     from aurora_export.sampling import SamplingOptions
 
-    if fps is not None and num_frames is not None:
-        raise UsageError("--fps and --num-frames exclude each other", hint="give the rate or the number of frames")
-    if max_tokens < 1:
-        raise UsageError(f"--max-tokens is {max_tokens}; at least 1 is needed")
+    check_frame_options(fps, num_frames)
+    check_max_tokens(max_tokens)
     options = SamplingOptions(**sampling)
     with open_video(video, fps=fps, num_frames=num_frames) as frames, Progress() as progress:
         progress.phase("open the bundle")
@@ -80,16 +77,6 @@ def run_command(
         else:
             click.echo()
         _log.info(_timing_line(aurora))
-
-
-def without_leading_space(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text from its first character on: World models begin an answer with a space, which no one asked for."""
-    begun = False
-    for piece in pieces:
-        shown = piece if begun else piece.lstrip()
-        begun = begun or bool(shown)
-        if shown:
-            yield shown
 
 
 def _summary(aurora: Aurora, report: WatchReport, prompt: str, answer: str) -> dict[str, Any]:

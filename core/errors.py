@@ -13,6 +13,7 @@ EXIT_INTEGRITY = 4
 EXIT_ACCURACY = 5
 EXIT_RESOURCES = 6
 EXIT_DEPENDENCY = 7
+EXIT_SOURCE = 8
 EXIT_INTERRUPTED = 130
 
 
@@ -65,3 +66,9 @@ class DependencyError(AuroraError):
     """A package or library that this command needs is not installed."""
 
     exit_code = EXIT_DEPENDENCY
+
+
+class SourceError(AuroraError):
+    """A live source cannot be reached, or was lost and did not come back; what was watched is kept."""
+
+    exit_code = EXIT_SOURCE

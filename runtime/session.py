@@ -13,10 +13,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 
@@ -28,7 +26,8 @@ from aurora_export.manifest import Manifest
 from aurora_export.prompt import prefix_ids, separator_ids, suffix_ids, turn_ids
 from aurora_export.runtime.engine import Loop
 from aurora_export.runtime.opened_bundle import OpenedBundle, open_bundle
-from aurora_export.runtime.state import Phase, State
+from aurora_export.runtime.stages import WATCH_STAGES, Clock, Stats, WatchedFrame, WatchReport, timed
+from aurora_export.runtime.state import MAX_PRIMED_FOR, Phase, State, StateHeader
 from aurora_export.runtime.stop_texts import StopTexts
 from aurora_export.runtime.video import Frame, FrameSource, open_source
 from aurora_export.sampling import Sampler, SamplingOptions
@@ -37,45 +36,6 @@ from aurora_export.tokenizer import StreamDecoder
 DEFAULT_MAX_TOKENS = 256
 TURN_END = "\n\n"
 """Ends a turn in the World format; `prompt.turn_ids` has it in front of a question."""
-
-WATCH_STAGES = ("decode", "resize", "vision", "prefill")
-
-
-@dataclass(frozen=True)
-class WatchedFrame:
-    """What became of one frame; arrays as the vision graph returns them, without F."""
-
-    index: int
-    time_s: float | None
-    visual_tokens: np.ndarray
-    token_sizes: np.ndarray
-    token_of_patch: np.ndarray
-
-
-@dataclass(frozen=True)
-class WatchReport:
-    """One call of `watch`: what went into the state, how long each stage took, and what was wrong with the video."""
-
-    n_frames: int
-    n_visual_tokens: int
-    seconds: dict[str, float]
-    """by WATCH_STAGES"""
-    warnings: tuple[str, ...]
-
-
-@dataclass
-class Stats:
-    """Everything that a session did since it was opened or forked; `reset` and `load` do not clear it."""
-
-    n_frames: int = 0
-    n_visual_tokens: int = 0
-    n_text_tokens: int = 0
-    n_answer_tokens: int = 0
-    answer_end: Literal["stop", "length", "unfinished"] | None = None
-    """Why the last answer ended: a stop id or stop text, max_tokens, or nobody asked for more of it."""
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("open", *WATCH_STAGES, "question", "answer"), 0.0)
-    )
 
 
 class Aurora:
@@ -89,6 +49,8 @@ class Aurora:
         """See `open`."""
         self._open: tuple[OpenedBundle, Loop] | None = (opened, opened.language.open_loop())
         self._header = self._zero_state().header
+        self._loaded: tuple[str, int] | None = None
+        """Digest and tokens seen of the state file that this session continues."""
         self._turn = 0
         """Counts what changes the state from outside an answer, which must not go on after that."""
         self.stats = Stats()
@@ -138,6 +100,11 @@ class Aurora:
         """`empty`, `watching` or `answered`."""
         return self._header.phase
 
+    @property
+    def header(self) -> StateHeader:
+        """The header of `state`, without a copy of the arrays."""
+        return self._header
+
     def watch(
         self,
         source: FrameSource,
@@ -161,12 +128,14 @@ class Aurora:
                 hint="call reset() first, or pass the question to ask()",
             )
         before = self._ids_before_frames(prompt)
+        about = self._about_video(prompt)
         self._turn += 1
         seconds = dict.fromkeys(WATCH_STAGES, 0.0)
         n_frames = n_visual_tokens = 0
         with open_source(source, fps=fps, num_frames=num_frames) as frames:
-            for index, frame in enumerate(_timed(iter(frames), seconds, self.stats.seconds)):
-                watched = self._watch_frame(index, frame, before, seconds)
+            about["sampling"] = self._sampling_with(frames.sampling)
+            for index, frame in enumerate(timed(iter(frames), seconds, self.stats.seconds)):
+                watched = self._watch_frame(index, frame, before, about, seconds)
                 before = separator_ids(self._prompt_config, self._model.tokenizer)
                 n_frames += 1
                 n_visual_tokens += len(watched.visual_tokens)
@@ -229,25 +198,31 @@ class Aurora:
             )
         self._turn += 1
         self._loop.write_state(state.arrays)
-        self._header = state.header
+        self._header, self._loaded = state.header, None
 
     def fork(self) -> Aurora:
         """Another session over the same engines that continues from here, apart from this one."""
         other = Aurora(self._model)
         other.state = self.state
+        other._loaded = self._loaded
         return other
 
     def reset(self) -> None:
         """Forget everything that was watched and said."""
         self.state = self._zero_state()
 
-    def save(self, path: str | Path) -> None:
-        """Write the state to a `.aurstate` file; see `State.save`."""
-        self.state.save(path)
+    def save(self, path: str | Path, *, packed: bool = False) -> int:
+        """Write the state to a `.aurstate` file, and return its size; see `State.save`."""
+        state = self.state
+        if self._loaded is not None and state.header.tokens_seen > self._loaded[1]:
+            state.header = state.header.model_copy(update={"parent_digest": self._loaded[0]})
+        return state.save(path, packed=packed)
 
     def load(self, path: str | Path) -> None:
         """Continue from a `.aurstate` file that the same model wrote; see `State.load`."""
-        self.state = State.load(path, self.manifest.config, fingerprint=self._model.fingerprint)
+        state = State.load(path, self.manifest.config, fingerprint=self._model.fingerprint)
+        self.state = state
+        self._loaded = (state.digest, state.header.tokens_seen)
 
     @property
     def _model(self) -> OpenedBundle:
@@ -287,12 +262,31 @@ class Aurora:
         without_start = self._prompt_config.model_copy(update={"bos": False})
         return (*tokenizer.encode(TURN_END), *prefix_ids(without_start, tokenizer, prompt))
 
+    def _about_video(self, prompt: str | None) -> dict[str, object]:
+        """Fields of the header that the first frame of a video sets."""
+        if self.phase == "watching":
+            return {}
+        # Only this sandwich reads the question before the frames.
+        if prompt is None or self._prompt_config.sandwich != "duplicate":
+            return {"prompt_form": "generic", "primed_for": None}
+        return {"prompt_form": "primed", "primed_for": prompt[:MAX_PRIMED_FOR]}
+
+    def _sampling_with(self, sampling: str) -> str:
+        """The rule by which frames are chosen, once these have come too."""
+        before = self._header.sampling
+        return sampling if not self._header.frames_seen or before == sampling else "mixed"
+
     def _watch_frame(
-        self, index: int, frame: Frame, ids_before: tuple[int, ...], seconds: dict[str, float]
+        self,
+        index: int,
+        frame: Frame,
+        ids_before: tuple[int, ...],
+        about: dict[str, object],
+        seconds: dict[str, float],
     ) -> WatchedFrame:
         """Read one frame, and the text before it, into the state."""
         model, config = self._model, self.manifest.config
-        clock = _Clock(seconds, self.stats.seconds)
+        clock = Clock(seconds, self.stats.seconds)
         resized = resize_frame(
             frame.pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
         )
@@ -309,6 +303,7 @@ class Aurora:
             frames_seen=self._header.frames_seen + 1,
             position_s=frame.time_s,
             video_digest=hashlib.sha256(previous + resized.tobytes()).hexdigest(),
+            **about,
         )
         clock.lap("prefill")
         self.stats.n_frames += 1
@@ -361,27 +356,3 @@ class Aurora:
         text, stopped = stops.push(decoder.flush())
         if rest := text if stopped else text + stops.flush():
             yield rest
-
-
-class _Clock:
-    """Adds the time since the last lap to a stage, in every table given."""
-
-    def __init__(self, *tables: dict[str, float]) -> None:
-        self._tables, self._last = tables, time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        for table in self._tables:
-            table[stage] += now - self._last
-        self._last = now
-
-
-def _timed(frames: Iterator[Frame], *tables: dict[str, float]) -> Iterator[Frame]:
-    """The same frames; the time that each took to come is added to `decode`."""
-    while True:
-        clock = _Clock(*tables)
-        frame = next(frames, None)
-        clock.lap("decode")
-        if frame is None:
-            return
-        yield frame

@@ -13,25 +13,19 @@ from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from aurora_export.errors import DependencyError, IntegrityError, UsageError
+from aurora_export.errors import IntegrityError, UsageError
+from aurora_export.runtime.containers import ToPixels, open_container, video_stream
 
-FORMATS = (
-    *("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "asf", "flv", "ogg", "mxf", "nut", "ivf"),
-    *("h264", "hevc", "m4v", "av1", "obu", "mjpeg", "yuv4mpegpipe", "gif", "apng"),
-    *("png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "ppm_pipe", "pgm_pipe"),
-)
-"""FFmpeg's names of the containers that are read; an image is a video of one frame."""
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
 
 DEFAULT_FPS = 1.0
 MAX_FPS = 1000
 MAX_NUM_FRAMES = 10**6
-MAX_FRAME_PIXELS = 2**26
-"""8192 x 8192: a header that announces more is refused before its frames are decoded."""
-
 CUT_OFF_S = 0.5
 CUT_OFF_SHARE = 0.02
 """A video that ends earlier than it announces, by more than both, is reported as cut off."""
@@ -49,54 +43,17 @@ class Frame(NamedTuple):
     time_s: float | None = None
 
 
-FrameSource: TypeAlias = "str | Path | Video | Iterable[np.ndarray | Frame]"
-"""A video or image file, an open video, or pictures: uint8 RGB, shape (height, width, 3), any size, any number."""
+class OpenSource:
+    """Something open that yields Frames, once; close it, or use it as a context manager."""
 
+    sampling = "as given"
+    """The rule by which frames are chosen, in a few words."""
 
-class Pictures:
-    """Frames that the caller has: arrays, or `Frame`s where their times are known. Mirrors `Video`."""
-
-    def __init__(self, pictures: Iterable[np.ndarray | Frame]) -> None:
-        self._pictures = pictures
+    def __init__(self) -> None:
         self.warnings: list[str] = []
+        """What was wrong but no error; complete once the iteration has ended."""
 
-    def __enter__(self) -> Pictures:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def __iter__(self) -> Iterator[Frame]:
-        """Yield each as a Frame, its time None where it is not known."""
-        return (picture if isinstance(picture, Frame) else Frame(picture) for picture in self._pictures)
-
-
-class Video:
-    """An open video; iterate it once to decode the sampled frames. Use it as a context manager, or `close` it.
-
-    What goes wrong on the way is not an error as long as one frame can be decoded: it is in `warnings` once the
-    iteration has ended, and logged.
-    """
-
-    def __init__(self, path: Path, *, fps: float | None, num_frames: int | None) -> None:
-        """See `open_video`."""
-        _check_sampling(fps, num_frames)
-        self.path = path
-        self.warnings: list[str] = []
-        self._resources = contextlib.ExitStack()
-        try:
-            self._container, self._stream = _open_stream(path, self._resources)
-            if num_frames is None:
-                self._wanted = _at_rate(DEFAULT_FPS if fps is None else fps)
-            else:
-                self._wanted = _evenly(self._count_frames(), num_frames)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Video:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -105,14 +62,64 @@ class Video:
         self.close()
 
     def close(self) -> None:
+        """Release what is held; twice is allowed."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise NotImplementedError
+
+
+FrameSource: TypeAlias = "str | Path | OpenSource | Iterable[np.ndarray | Frame]"
+"""A video or image file, an open source, or pictures: uint8 RGB, shape (height, width, 3), any size, any number."""
+
+
+class Pictures(OpenSource):
+    """Frames that the caller has: arrays, or `Frame`s where their times are known."""
+
+    def __init__(self, pictures: Iterable[np.ndarray | Frame]) -> None:
+        super().__init__()
+        self._pictures = pictures
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield each as a Frame, its time None where it is not known."""
+        return (picture if isinstance(picture, Frame) else Frame(picture) for picture in self._pictures)
+
+
+class Video(OpenSource):
+    """An open video; iterate it once to decode the sampled frames. Use it as a context manager, or `close` it.
+
+    What goes wrong on the way is not an error as long as one frame can be decoded: it is in `warnings` once the
+    iteration has ended, and logged.
+    """
+
+    def __init__(self, path: Path, *, fps: float | None, num_frames: int | None, start_s: float = 0.0) -> None:
+        """See `open_video`."""
+        super().__init__()
+        check_sampling(fps, num_frames)
+        if num_frames is not None and start_s:
+            raise UsageError("a start needs a rate: num_frames are spread over the whole video", hint="give fps")
+        self._start_s = Fraction(repr(float(start_s)))
+        self.path = path
+        self.sampling = sampling_name(fps, num_frames)
+        self._resources = contextlib.ExitStack()
+        try:
+            self._container, self._stream = _open_stream(path, self._resources)
+            if num_frames is None:
+                self._wanted = at_rate(DEFAULT_FPS if fps is None else fps)
+            else:
+                self._wanted = _evenly(self._count_frames(), num_frames)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
         """Release the decoder and the file."""
         self._resources.close()
 
     def __iter__(self) -> Iterator[Frame]:
         """Decode; yield the frames of the sample. Raises IntegrityError if not one frame can be decoded."""
-        to_pixels = _ToPixels(_load_library())
+        to_pixels = ToPixels()
         for index, (time, frame) in enumerate(self._decoded()):
-            if self._wanted(index, time):
+            if time >= self._start_s and self._wanted(index, time):
                 yield Frame(to_pixels(frame), float(time))
 
     def _count_frames(self) -> int:
@@ -166,7 +173,7 @@ class Video:
         if n_broken:
             found.append(f"{n_broken} packets are damaged")
         announced_s = _announced_duration_s(self._stream)
-        if announced_s is not None and announced_s - end_s > max(CUT_OFF_S, CUT_OFF_SHARE * announced_s):
+        if announced_s is not None and is_cut_off(end_s, announced_s):
             found.append(f"it ends after {end_s:.1f} s of {announced_s:.1f} s")
         if found:
             warning = f"{self.path}: broken video: {' and '.join(found)}; the {n_frames} decoded frames are used"
@@ -174,7 +181,9 @@ class Video:
             _log.warning(warning)
 
 
-def open_video(path: str | Path, *, fps: float | None = None, num_frames: int | None = None) -> Video:
+def open_video(
+    path: str | Path, *, fps: float | None = None, num_frames: int | None = None, start_s: float = 0.0
+) -> Video:
     """Open a video or image file for one pass over a sample of its frames.
 
     fps: frames per second of video time; 1 if neither is given. The sampling instants are k / fps seconds after
@@ -184,15 +193,16 @@ def open_video(path: str | Path, *, fps: float | None = None, num_frames: int | 
     num_frames: this many frames spread evenly, first and last included: the indices are
     linspace(0, total - 1, min(total, num_frames)), truncated. The total is the container's frame count or, where
     it has none, the number of packets.
+    start_s: frames before this time are decoded, but not yielded; with fps, the instants stay where they are.
 
     Frames are upright (rotation metadata is applied) and as large as in the file; grey becomes RGB, transparency
     is dropped. Raises UsageError (no such file, both or bad options), IntegrityError (no video, nothing to decode)
     or DependencyError (no PyAV). A file that is broken behind its first frame is not an error: see `Video`.
     """
-    return Video(Path(path), fps=fps, num_frames=num_frames)
+    return Video(Path(path), fps=fps, num_frames=num_frames, start_s=start_s)
 
 
-def open_source(source: FrameSource, *, fps: float | None = None, num_frames: int | None = None) -> Video | Pictures:
+def open_source(source: FrameSource, *, fps: float | None = None, num_frames: int | None = None) -> OpenSource:
     """Open whatever holds frames; `fps` and `num_frames` are for files, see `open_video` for them and the errors."""
     if isinstance(source, str | Path):
         return open_video(source, fps=fps, num_frames=num_frames)
@@ -201,10 +211,16 @@ def open_source(source: FrameSource, *, fps: float | None = None, num_frames: in
             "fps and num_frames choose frames of a file; pictures are used as given",
             hint="leave out the ones that should not be watched, or give the options to open_video()",
         )
-    return source if isinstance(source, Video) else Pictures(source)
+    return source if isinstance(source, OpenSource) else Pictures(source)
 
 
-def _check_sampling(fps: float | None, num_frames: int | None) -> None:
+def sampling_name(fps: float | None, num_frames: int | None) -> str:
+    """The rule of `open_video` in a few words."""
+    return f"{DEFAULT_FPS if fps is None else fps:g} fps" if num_frames is None else f"{num_frames} frames"
+
+
+def check_sampling(fps: float | None, num_frames: int | None) -> None:
+    """Raises UsageError for both, or for one that is out of range."""
     if fps is not None and num_frames is not None:
         raise UsageError("fps and num_frames exclude each other", hint="give the rate or the number of frames")
     if fps is not None and not (math.isfinite(fps) and 0 < fps <= MAX_FPS):
@@ -215,7 +231,6 @@ def _check_sampling(fps: float | None, num_frames: int | None) -> None:
 
 def _open_stream(path: Path, resources: contextlib.ExitStack) -> tuple[Any, Any]:
     """Container and video stream of a file; what must be closed later is left in `resources`."""
-    av = _load_library()
     if not path.exists():
         raise UsageError(f"{path}: no such file")
     if path.is_dir():
@@ -224,39 +239,13 @@ def _open_stream(path: Path, resources: contextlib.ExitStack) -> tuple[Any, Any]
         file = resources.enter_context(path.open("rb"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    allowed = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "none"}
     try:
-        container = resources.enter_context(av.open(file, container_options=allowed))
+        container = resources.enter_context(open_container(file))
     except (OSError, ValueError, EOFError) as error:
         raise IntegrityError(
             f"{path}: not a video", hint="MP4, MOV, Matroska, WebM, AVI, MPEG, GIF and image files can be read"
         ) from error
-    streams = [stream for stream in container.streams.video if not _is_cover(av, stream)]
-    if not streams:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-        raise IntegrityError(f"{path}: has no video stream, only {', '.join(kinds)}")
-    stream = streams[0]
-    n_pixels = stream.codec_context.width * stream.codec_context.height
-    if n_pixels > MAX_FRAME_PIXELS:
-        raise IntegrityError(f"{path}: frames of {n_pixels} pixels, over the limit of {MAX_FRAME_PIXELS}")
-    # Not frame by frame in threads: after a damaged packet that loses frames that can be decoded.
-    stream.thread_type = "SLICE"
-    return container, stream
-
-
-def _load_library() -> Any:
-    try:
-        import av
-    except ImportError as error:
-        raise DependencyError(f"PyAV cannot be imported: {error}", hint="pip install av") from error
-    # FFmpeg's own lines say nothing that the exceptions do not.
-    av.logging.set_level(None)
-    return av
-
-
-def _is_cover(av: Any, stream: Any) -> bool:
-    """Whether a stream is the picture on a record's sleeve, not a video."""
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return container, video_stream(container, str(path))
 
 
 def _no_frames(path: Path, n_broken: int = 0) -> IntegrityError:
@@ -265,7 +254,8 @@ def _no_frames(path: Path, n_broken: int = 0) -> IntegrityError:
     return IntegrityError(f"{path}: the video has no frames")
 
 
-def _at_rate(fps: float) -> _Wanted:
+def at_rate(fps: float) -> _Wanted:
+    """The sampling rule of `open_video` for a rate."""
     rate = Fraction(repr(float(fps)))
     next_instant = 0
 
@@ -293,6 +283,11 @@ def _evenly(total: int, num_frames: int) -> _Wanted:
     return wanted
 
 
+def is_cut_off(end_s: float, announced_s: float) -> bool:
+    """Whether a video ends so much earlier than it announced that something is missing."""
+    return announced_s - end_s > max(CUT_OFF_S, CUT_OFF_SHARE * announced_s)
+
+
 def _announced_duration_s(stream: Any) -> float | None:
     """How long the container says that the video is; None where it does not."""
     if stream.duration is not None:
@@ -302,44 +297,3 @@ def _announced_duration_s(stream: Any) -> float | None:
         return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
     except (KeyError, ValueError):
         return None
-
-
-class _ToPixels:
-    """Decoded frames to upright RGB arrays."""
-
-    def __init__(self, av: Any) -> None:
-        # One for all frames: it keeps its tables. Without SIMD's shortcuts, so that every machine gets the same bytes.
-        self._reformatter = av.video.reformatter.VideoReformatter()
-        kinds = av.video.reformatter.Interpolation
-        self._exact = kinds.BILINEAR | kinds.ACCURATE_RND | kinds.BITEXACT
-        self._matrices: dict[int, tuple[int, int, int, int]] = {}
-
-    def __call__(self, frame: Any) -> np.ndarray:
-        """uint8, shape (height, width, 3), as the metadata says that it is to be shown."""
-        pixels = self._reformatter.reformat(frame, format="rgb24", interpolation=self._exact, threads=1).to_ndarray()
-        # Pixel (x, y) belongs at (a x + c y, b x + d y), up to a shift. Only multiples of 90 degrees are applied.
-        a, b, c, d = self._matrix(frame)
-        if not b and not c:
-            return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
-        if not a and not d:
-            return pixels.swapaxes(0, 1)[:: -1 if b < 0 else 1, :: -1 if c < 0 else 1]
-        return pixels
-
-    def _matrix(self, frame: Any) -> tuple[int, int, int, int]:
-        """Upper left corner of the display matrix, of which the signs matter."""
-        rotation = frame.rotation
-        if rotation not in self._matrices:
-            # Once for a video: a frame whose side data was looked at is part of a reference cycle, and lives on.
-            self._matrices[rotation] = _display_matrix(frame)
-        return self._matrices[rotation]
-
-
-def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
-    try:
-        matrix = frame.side_data.get("DISPLAYMATRIX")
-    except ValueError:  # PyAV does not know the kind of EXIF data, which photos have beside the matrix
-        return {90: (0, -1, 1, 0), -90: (0, 1, -1, 0), 180: (-1, 0, 0, -1)}.get(frame.rotation, (1, 0, 0, 1))
-    if matrix is None:
-        return (1, 0, 0, 1)
-    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].tolist()
-    return (a, b, c, d)

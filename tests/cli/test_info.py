@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from aurora_export.manifest import Manifest, read_manifest
+from aurora_export.runtime.session import Aurora
+from aurora_export.runtime.state import StateHeader, read_state_header
 from handmade_bundle import FILES
 
 
@@ -35,4 +39,48 @@ def test_refusals(bundle_copy, tmp_path, refused):
     (bundle_copy / "manifest.json").write_text(json.dumps({"schema_version": "1.0", "surprise": 1}))
     message, code = refused("info", bundle_copy)
     assert message.startswith(f"{bundle_copy}/manifest.json: ")
+    assert code == 4
+
+
+@pytest.fixture
+def state(bundle, clip, tmp_path):
+    path = tmp_path / "clip.aurstate"
+    with Aurora.open(bundle, threads=1) as aurora:
+        aurora.watch(clip, prompt="What [red]moves[/red]?\x1b[2J")
+        aurora.save(path)
+    return path
+
+
+def test_a_state_without_its_bundle(state, invoke):
+    result = invoke("info", state)
+    assert result.exit_code == 0
+    assert "3 frames, " in result.stdout
+    assert "up to 0:02" in result.stdout
+    assert read_state_header(state).header.fingerprint in result.stdout
+    assert "What [red]moves[/red]?\\x1b[2J" in result.stdout, "nothing of it is markup, or reaches the terminal"
+    assert "\x1b" not in result.stdout + invoke("info", state, "--json").stdout
+
+
+def test_a_state_as_json(state, invoke):
+    found = json.loads(invoke("info", state, "--json").stdout)
+    assert found.pop("checkpoints") == []
+    assert (found.pop("encoding"), found.pop("n_bytes")) == ("raw", state.stat().st_size)
+    assert StateHeader.model_validate(found) == read_state_header(state).header
+
+
+def test_its_checkpoints_are_listed(bundle, clip, tmp_path, invoke):
+    path = tmp_path / "cam.aurstate"
+    invoke("ingest", bundle, clip, "--out", path, "--every", "1")
+    (tmp_path / "cam.timeline" / "broken.aurstate").write_bytes(b"no state")
+    result = invoke("info", path)
+    assert [line.split()[0] for line in result.stdout.splitlines() if "0:0" in line][1:] == ["0:01", "0:02"]
+    assert "left out of the timeline: " in result.stderr
+    assert len(json.loads(invoke("info", path, "--json").stdout)["checkpoints"]) == 2
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04pickle", b"\xff" * 100, b"\x02\0\0\0\0\0\0\0{}"])
+def test_no_state(data, tmp_path, refused):
+    (tmp_path / "x.aurstate").write_bytes(data)
+    message, code = refused("info", tmp_path / "x.aurstate")
+    assert message.startswith(f"{tmp_path}/x.aurstate: ")
     assert code == 4

@@ -11,7 +11,7 @@ import time
 import av
 import pytest
 
-from aurora_export.cli.run import without_leading_space
+from aurora_export.cli.answers import without_leading_space
 from aurora_export.runtime.session import Aurora
 from handmade_bundle import FILES
 from handmade_video import write_video

@@ -11,7 +11,7 @@ from safetensors.numpy import save
 
 from aurora_export.contract import STATE_NAMES
 from aurora_export.errors import IncompatibleError, IntegrityError, ResourceError, UsageError
-from aurora_export.runtime.state import State
+from aurora_export.runtime.state import State, read_state_header
 from handmade_bundle import handmade_config
 
 CONFIG = handmade_config()
@@ -174,22 +174,78 @@ def test_another_safetensors_file(saved):
 
 def test_another_format_version(saved):
     header, body = pieces(saved)
-    header["__metadata__"]["format_version"] = "2"
+    header["__metadata__"]["format_version"] = "3"
     write(saved, header, body)
     with pytest.raises(IncompatibleError) as caught:
         load(saved)
-    assert caught.value.message == f"{saved}: state format 2; this version reads 1"
+    assert caught.value.message == f"{saved}: state format '3'; this version reads 1 and 2"
+
+
+def test_version_1_is_read(state, saved):
+    """It had neither the newer fields nor `encoding`; saved again it is a file of today."""
+    header, body = pieces(saved)
+    del header["__metadata__"]["encoding"]
+    header["__metadata__"]["format_version"] = "1"
+    write(saved, header, body)
+    assert read_state_header(saved).header.format_version == "1"
+    loaded = load(saved)
+    assert loaded.header == state.header
+    assert loaded.arrays["wkv"].tobytes() == state.arrays["wkv"].tobytes()
+    loaded.save(saved)
+    assert read_state_header(saved).header.format_version == "2"
+
+
+def test_packed_is_the_same_state(state, tmp_path):
+    raw, packed = tmp_path / "raw.aurstate", tmp_path / "packed.aurstate"
+    sizes = state.save(raw), state.save(packed, packed=True)
+    assert sizes == (raw.stat().st_size, packed.stat().st_size)
+    assert [read_state_header(path).encoding for path in (raw, packed)] == ["raw", "packed"]
+    assert load(packed).header == load(raw).header
+    assert load(packed).digest == load(raw).digest == state.digest
+
+
+def test_a_packed_tensor_that_is_damaged(state, tmp_path):
+    path = tmp_path / "s.aurstate"
+    state.save(path, packed=True)
+    header, body = pieces(path)
+    write(path, header, body[:-9] + bytes(9))
+    assert refusal(path).startswith("a packed tensor is damaged: ")
+
+
+def test_a_packed_tensor_that_expands(state, tmp_path):
+    """100 MB in 100 kB, announced as a tensor of the contract."""
+    path = tmp_path / "s.aurstate"
+    state.arrays["wkv"] = np.zeros((25, 1000, 1000), np.float32)
+    state.save(path, packed=True)
+    assert refusal(path) == "a packed tensor is damaged: its content is not the 256 bytes of the shape (2, 1, 2, 4, 4)"
+
+
+def test_the_header_alone(state, saved):
+    """Without a model; what it says of the tensors must agree with the size of the file."""
+    file = read_state_header(saved)
+    assert (file.header, file.encoding, file.n_bytes) == (state.header, "raw", saved.stat().st_size)
+    assert file.tensors["wkv"]["shape"] == [2, 1, 2, 4, 4]
+
+
+def test_digests_tell_states_apart(state):
+    other = state.copy()
+    assert other.digest == state.digest
+    other.arrays["wkv"][0, 0, 0, 0, 0] = np.nextafter(other.arrays["wkv"][0, 0, 0, 0, 0], np.float32(9))
+    assert other.digest != state.digest
 
 
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [
-        ("tokens_seen", "-1", "header field tokens_seen: Input should be greater than or equal to 0"),
-        ("tokens_seen", "many", "header field tokens_seen: Input should be a valid integer"),
-        ("phase", "asleep", "header field phase: Input should be 'empty', 'watching' or 'answered'"),
-        ("position_s", "nan", "header field position_s: Input should be a finite number"),
-        ("video_digest", "../../x", "header field video_digest: String should match pattern"),
-        ("surprise", "1", "header field surprise: Extra inputs are not permitted"),
+        ("tokens_seen", "-1", "header field 'tokens_seen': Input should be greater than or equal to 0"),
+        ("tokens_seen", "many", "header field 'tokens_seen': Input should be a valid integer"),
+        ("phase", "asleep", "header field 'phase': Input should be 'empty', 'watching' or 'answered'"),
+        ("position_s", "nan", "header field 'position_s': Input should be a finite number"),
+        ("video_digest", "../../x", "header field 'video_digest': String should match pattern"),
+        ("encoding", "pickle", "header field encoding: 'pickle' is none of raw, packed"),
+        ("prompt_form", "secret", "header field 'prompt_form': Input should be 'generic' or 'primed'"),
+        ("primed_for", "x" * 501, "header field 'primed_for': String should have at most 500 characters"),
+        ("surprise", "1", "header field 'surprise': Extra inputs are not permitted"),
     ],
 )
 def test_bad_header_fields(field, value, complaint, saved):
@@ -206,12 +262,23 @@ def test_a_missing_tensor(saved):
     assert refusal(saved) == "holds the tensors att_shift, extra, ffn_shift; expected att_shift, ffn_shift, wkv"
 
 
-@pytest.mark.parametrize("change", [{"shape": [2, 1, 2, 4, 5]}, {"dtype": "F64"}, {"shape": [10**18]}, {"dtype": None}])
-def test_another_shape_or_type(change, saved):
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"shape": [2, 1, 2, 4, 5]}, "not a valid state file: its tensors need 448 bytes, the file has 384"),
+        ({"shape": [10**18]}, "not a valid state file: its tensors need 4000000000000000128 bytes, the file has 384"),
+        ({"shape": [1, 2, 2, 4, 4]}, "wkv has the shape [1, 2, 2, 4, 4], expected [2, 1, 2, 4, 4]"),
+        ({"shape": [-64]}, "wkv is {"),
+        ({"shape": "many"}, "wkv is {"),
+        ({"dtype": "F64"}, "wkv is {"),
+        ({"dtype": None}, "wkv is {"),
+    ],
+)
+def test_another_shape_or_type(change, complaint, saved):
     header, body = pieces(saved)
     header["wkv"].update(change)
     write(saved, header, body)
-    assert refusal(saved).startswith("wkv is {")
+    assert refusal(saved).startswith(complaint)
 
 
 @pytest.mark.parametrize("offsets", [[0, 64], [0, 256], [64, 1 << 40], [-5, 3], [64, 10]])

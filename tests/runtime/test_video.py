@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from aurora_export.errors import IntegrityError, UsageError
-from aurora_export.runtime.video import MAX_FRAME_PIXELS, Frame, Pictures, open_source, open_video
+from aurora_export.runtime.containers import MAX_FRAME_PIXELS
+from aurora_export.runtime.video import Frame, Pictures, open_source, open_video
 from handmade_video import index_of
 
 FASTSTART = {"movflags": "faststart"}
