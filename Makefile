@@ -11,7 +11,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types fix clean
+.PHONY: help demo test lint types cuda fix clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -35,6 +35,22 @@ types: $(VENV)/installed-dev  ## check types
 	@rm -rf build/types && mkdir -p build/types/aurora_export
 	@cd build/types/aurora_export && ln -s $(addprefix ../../../,core/* $(SUBPACKAGES)) .
 	@$(BIN)/mypy build/types/aurora_export testbed
+
+# nvcc and cmake of this machine if it has both, else those of PyPI, whose nvcc finds its libraries by LIBRARY_PATH only.
+ifneq ($(and $(shell command -v nvcc),$(shell command -v cmake)),)
+CUDA_TOOLS :=
+CMAKE := cmake
+else
+CUDA_TOOLS := $(VENV)/installed-dev-cuda
+CUDA_WHEELS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13))
+CMAKE = CUDACXX=$(CUDA_WHEELS)/bin/nvcc LIBRARY_PATH=$(CUDA_WHEELS)/lib $(BIN)/cmake
+endif
+
+cuda: $(CUDA_TOOLS)  ## compile the CUDA kernels for every architecture (nothing runs on a GPU)
+	@echo "==> nvcc: operator libraries in build/plugins"
+	@mkdir -p build
+	@$(CMAKE) -S plugins -B build/plugins -Wno-dev --log-level=WARNING >build/plugins.log || { cat build/plugins.log; exit 1; }
+	@MAKEFLAGS= $(CMAKE) --build build/plugins --parallel 2 -- --no-print-directory
 
 fix: $(VENV)/installed-dev  ## mend what the linter and formatter can
 	@$(BIN)/ruff check --fix

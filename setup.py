@@ -38,6 +38,14 @@ setup(
         "gpu": ["onnxruntime-gpu>=1.31"],
         # A build ends with a comparison through an engine, so `export` wants `cpu` or `gpu` beside it: [export,cpu].
         "export": EXPORT,
+        # Where the machine has no nvcc and cmake of its own: see the Makefile.
+        "dev-cuda": [
+            "cmake>=3.24",
+            "nvidia-cuda-crt>=13",
+            "nvidia-cuda-nvcc>=13",
+            "nvidia-cuda-runtime>=13",
+            "nvidia-nvvm>=13",
+        ],
         "dev": [*CPU, *EXPORT, *TOOLS, *ORACLES],
     },
     entry_points={"console_scripts": ["aurora-export = aurora_export.cli:main"]},
