@@ -38,6 +38,7 @@ setup(
         "gpu": ["onnxruntime-gpu>=1.31"],
         # A build ends with a comparison through an engine, so `export` wants `cpu` or `gpu` beside it: [export,cpu].
         "export": EXPORT,
+        "tensorrt-rtx": ["tensorrt-rtx>=1.7.1"],
         # Where the machine has no nvcc and cmake of its own: see the Makefile.
         "dev-cuda": [
             "cmake>=3.24",
