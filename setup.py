@@ -49,7 +49,11 @@ class PlatformWheel(bdist_wheel):
 # No -march: each level names its instruction set in its source, and one is chosen at run time.
 CPU_LIBRARY = Extension(
     "aurora_export.plugins.cpu.aurora_cpu",
-    sources=sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("plugins/*/*.cpp")),
+    sources=sorted(
+        path.relative_to(HERE).as_posix()
+        for pattern in ("plugins/cpu/*.cpp", "plugins/*/*_cpu.cpp")
+        for path in HERE.glob(pattern)
+    ),
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"],
     language="c++",
     optional=True,  # without a compiler the functions in the graphs run
@@ -77,6 +81,14 @@ setup(
         "export": EXPORT,
         "plots": PLOTS,
         "ray": RAY,
+        "tensorrt-rtx": ["tensorrt-rtx>=1.7.1"],
+        # Where the machine has no nvcc and cmake of its own: see the Makefile.
+        "dev-cuda": [
+            "cmake>=3.24",
+            *(f"nvidia-{name}>=13" for name in ("cuda-cccl", "cuda-crt", "cuda-nvcc", "cuda-runtime", "nvvm")),
+        ],
+        # Large, and NVIDIA's own licence: a plugin registry and a builder that need no GPU, for `make tensorrt` only.
+        "dev-tensorrt": ["tensorrt-lean-cu13>=11.4", "tensorrt-rtx>=1.7.1"],
         "dev": [*CPU, *EXPORT, *TOOLS, *ORACLES, *RAY],
     },
     entry_points={"console_scripts": ["aurora-export = aurora_export.cli:main"]},

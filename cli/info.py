@@ -134,6 +134,10 @@ def _sections(manifest: Manifest) -> Iterator[tuple[str, list[tuple[str, str]]]]
         rows = [(f"→ {tensor.name}", _tensor_text(tensor)) for tensor in spec.inputs]
         yield f"graph {name}", rows + [(f"  {tensor.name} →", _tensor_text(tensor)) for tensor in spec.outputs]
     yield "files", [(path, f"{entry.size:>12}  {entry.sha256}") for path, entry in manifest.digests.items()]
+    for target, variant in manifest.engines.items():
+        versions = [f"{package} {version}" for package, version in variant.builder.items()]
+        rows = [("compute capability", ", ".join(variant.compute_capabilities)), ("built with", ", ".join(versions))]
+        yield f"engines for {target}", rows + list(variant.files.items())
     yield "errors against the reference", [("", line) for line in lines_of(manifest.verification)]
     yield "built with", list(manifest.tools.items())
 
