@@ -138,13 +138,58 @@ def remembering_table() -> str:
     return table(["since then", "frames", "right", *kinds], rows)
 
 
+def full_size_build_table() -> str:
+    """What a build and a check with layers take at full size: time, memory, errors."""
+    builds, checks = read_result("full_size_build"), read_result("full_size_check")
+    checked = {row["precision"]: row for row in checks["checks"]}
+    rows = [
+        [
+            row["precision"],
+            f"{row['bundle_bytes'] / 1e9:.2f} GB",
+            f"{row['wall_s']:.0f} s",
+            f"{gigabytes(row):.2f} GB",
+            f"{checked[row['precision']]['wall_s']:.0f} s",
+            f"{gigabytes(checked[row['precision']]):.2f} GB",
+            f"{row['verification']['outputs']['logits']['error']:.1e}",
+            f"{row['verification']['outputs']['next_wkv']['error']:.1e}",
+        ]
+        for row in builds["builds"]
+    ]
+    head = ["precision", "bundle", "build", "its peak memory", "check with layers", "its peak memory"]
+    return table([*head, "error of logits", "of the state"], rows)
+
+
+def full_size_run_table() -> str:
+    """Memory and time of the int8 bundle at full size, by the number of frames."""
+    result = read_result("full_size_run")
+    rows = []
+    for run in result["runs"]:
+        seconds, n_frames = run["seconds"], run["n_frames"]
+        watching = sum(seconds[stage] for stage in ("decode", "resize", "vision", "prefill"))
+        rows.append(
+            [
+                str(n_frames),
+                str(run["n_visual_tokens"]),
+                f"{gigabytes(run):.2f} GB",
+                f"{seconds['open']:.1f} s",
+                f"{watching / n_frames:.2f} s",
+                f"{seconds['question']:.2f} s",
+                f"{1000 * seconds['answer'] / run['n_answer_tokens']:.0f} ms",
+            ]
+        )
+    head = ["frames watched", "visual tokens", "peak memory of the process", "open", "a frame", "question"]
+    return table([*head, "an answer token"], rows)
+
+
+def gigabytes(row: Mapping[str, Any]) -> float:
+    """Peak resident memory of a whole process."""
+    return row["peak_rss_mib"] * 2**20 / 1e9
+
+
 TABLES = {
-    "README.md": {"accuracy": accuracy_table, "memory": memory_table},
-    "docs/STATES.md": {
-        "frames": frames_table,
-        "remembering": remembering_table,
-        "packing": packing_table,
-    },
+    "README.md": {"accuracy": accuracy_table, "memory": memory_table, "full size": full_size_run_table},
+    "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
+    "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }
 """Document -> marker in it -> what stands there."""
