@@ -6,15 +6,16 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SUBPACKAGES := $(filter-out core,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 BUNDLE := build/testbed.aurora
+NATIVE := $(sort $(wildcard plugins/cpu/*.cpp plugins/cpu/*.h plugins/*/*_cpu.cpp plugins/*/*_cpu.h plugins/*/*_kernels.h))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types fix clean
+.PHONY: help demo test sanitize lint types cuda tensorrt aarch64 fix clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z0-9]*\):.*## /make \1\t/p' Makefile | expand -t 14
 
 demo: $(VENV)/installed-export,cpu  ## build a bundle from the testbed's checkpoint, then answer questions about its clips
 	@$(BIN)/python testbed/demo.py --bundle $(BUNDLE)
@@ -22,7 +23,26 @@ demo: $(VENV)/installed-export,cpu  ## build a bundle from the testbed's checkpo
 # Two processes of one thread each: the models are tiny, and threads would only wait for each other.
 test: $(VENV)/installed-dev  ## run the fast tests (no GPU, no network)
 	@echo "==> pytest: every test that is neither slow nor needs a GPU"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu and not tensorrt"
+
+# The kernels know nothing of ONNX Runtime, so a program of their own can run them under the sanitizers.
+sanitize: build/kernel_tests build/kernel_tests_aarch64  ## run the native kernels under AddressSanitizer and UBSan
+	@echo "==> every instruction set of this machine, with sanitizers"
+	@build/kernel_tests
+
+KERNELS := $(filter-out plugins/cpu/ort_%,$(NATIVE))
+CXXFLAGS := -std=c++17 -O2 -Wall -Wextra -Werror
+
+build/kernel_tests: tests/plugins/kernel_tests.cpp $(KERNELS)
+	@mkdir -p build
+	@$(CXX) $(CXXFLAGS) -g -fsanitize=address,undefined -fno-sanitize-recover=all -pthread -o $@ $(filter %.cpp,$^)
+
+# Compiled, and run only where the machine is one, or has an emulator.
+AARCH64_CXX ?= aarch64-linux-gnu-g++
+build/kernel_tests_aarch64: tests/plugins/kernel_tests.cpp $(KERNELS)
+	@mkdir -p build
+	@$(if $(shell command -v $(AARCH64_CXX)),$(AARCH64_CXX) $(CXXFLAGS) -static -pthread -o $@ $(filter %.cpp,$^),echo "==> no $(AARCH64_CXX): the kernels are not compiled for it")
+	@if [ -e $@ ] && command -v qemu-aarch64 > /dev/null; then echo "==> NEON, emulated" && qemu-aarch64 $@; fi
 
 lint: $(VENV)/installed-dev  ## check style and format
 	@echo "==> ruff: rules and format"
@@ -36,6 +56,56 @@ types: $(VENV)/installed-dev  ## check types
 	@cd build/types/aurora_export && ln -s $(addprefix ../../../,core/* $(SUBPACKAGES)) .
 	@$(BIN)/mypy build/types/aurora_export testbed
 
+# nvcc and cmake of this machine if it has both, else those of PyPI, whose nvcc finds its libraries by LIBRARY_PATH only.
+ifneq ($(and $(shell command -v nvcc),$(shell command -v cmake)),)
+CUDA_TOOLS :=
+CMAKE := cmake
+else
+CUDA_TOOLS := $(VENV)/installed-dev-cuda
+CUDA_WHEELS = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/nvidia/cu13))
+CMAKE = CUDACXX=$(CUDA_WHEELS)/bin/nvcc LIBRARY_PATH=$(CUDA_WHEELS)/lib $(BIN)/cmake
+endif
+
+# Arguments: folder in build/, arguments of cmake. What cmake says is shown if it fails.
+define BUILD_PLUGINS
+	@mkdir -p build
+	@$(CMAKE) -S plugins -B build/$(1) $(2) >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
+	@MAKEFLAGS= $(CMAKE) --build build/$(1) --parallel 2 >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
+endef
+
+cuda: $(CUDA_TOOLS)  ## compile the CUDA kernels for every architecture (nothing runs on a GPU)
+	@echo "==> nvcc: operator libraries in build/plugins"
+	$(call BUILD_PLUGINS,plugins)
+
+# The library of this target is for tests alone: it is built with our declarations in the place of TensorRT's headers.
+OUR_DECLARATIONS := -DTENSORRT_ROOT=$(CURDIR)/tests/plugins/tensorrt_declarations
+
+tensorrt: $(VENV)/installed-dev,dev-tensorrt $(CUDA_TOOLS)  ## smoke-test the TensorRT plugin, no GPU needed
+	@echo "==> nvcc: TensorRT plugin for the smoke test"
+	$(call BUILD_PLUGINS,plugins-smoke,$(OUR_DECLARATIONS))
+	@echo "==> pytest: what needs TensorRT's packages"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "tensorrt and not slow and not gpu"
+
+CUDA_AARCH64 := build/cuda-aarch64
+
+# Wheels, unpacked and never installed: the runtime library, and headers of nvcc and of the compiler driver.
+$(CUDA_AARCH64)/unpacked: constraints.txt | $(BIN)/python
+	@echo "==> CUDA runtime for aarch64, from PyPI"
+	@rm -rf $(CUDA_AARCH64) && mkdir -p $(CUDA_AARCH64)
+	@$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --platform manylinux2014_aarch64 \
+		--constraint constraints.txt --dest $(CUDA_AARCH64) nvidia-cuda-cccl nvidia-cuda-crt nvidia-cuda-nvcc nvidia-cuda-runtime
+	@for wheel in $(CUDA_AARCH64)/*.whl; do $(BIN)/python -m zipfile -e $$wheel $(CUDA_AARCH64); done
+	@touch $@
+
+aarch64: $(CUDA_TOOLS) $(CUDA_AARCH64)/unpacked  ## cross-compile kernels and plugin for Orin and Thor (nothing runs)
+	@command -v $(AARCH64_CXX) >/dev/null || { echo "no $(AARCH64_CXX): apt install g++-aarch64-linux-gnu" >&2; exit 1; }
+	@echo "==> nvcc with $(AARCH64_CXX): build/plugins-aarch64"
+	$(call BUILD_PLUGINS,plugins-aarch64,--toolchain $(CURDIR)/plugins/aarch64.cmake $(OUR_DECLARATIONS))
+
+# nvcc and cmake see these; cmake's toolchain file reads them.
+aarch64: export AARCH64_CXX := $(AARCH64_CXX)
+aarch64: export CUDA_AARCH64_ROOT := $(CURDIR)/$(CUDA_AARCH64)/nvidia/cu13
+
 fix: $(VENV)/installed-dev  ## mend what the linter and formatter can
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
@@ -48,7 +118,7 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # The stamp is renewed when the pins or the requirements change; % is the list of extras.
-$(VENV)/installed-%: setup.py constraints.txt | $(BIN)/python
+$(VENV)/installed-%: setup.py constraints.txt $(NATIVE) | $(BIN)/python
 	@echo "==> installing aurora-export[$*] and its pinned requirements into $(VENV)"
 	@$(PIP_INSTALL) setuptools
 	@PYTHONWARNINGS=ignore $(PIP_INSTALL) --no-build-isolation --editable '.[$*]'

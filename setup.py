@@ -1,9 +1,12 @@
 """Packaging: folder <name>/ is imported as aurora_export.<name>; core/ is aurora_export itself."""
 
+import os
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = {"aurora_export": "core"}
@@ -22,6 +25,40 @@ RAY = ["ray[data]>=2.50"]
 TOOLS = ["build", "mypy", "pytest", "pytest-xdist", "ruff", "setuptools>=70.1"]
 ORACLES = ["hypothesis", "pillow", "rwkv", "transformers"]
 
+
+class LibraryBuild(build_ext):
+    """Builds the operator library as a plain shared object: it is loaded by ONNX Runtime and knows no Python."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        """Without the tag of a Python version."""
+        return f"{fullname.replace('.', os.sep)}.so"
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        """There is no PyInit_ function."""
+        return list(ext.export_symbols)
+
+
+class PlatformWheel(bdist_wheel):
+    """Any Python 3 on this platform."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        """The tag of the platform, and no other."""
+        return "py3", "none", super().get_tag()[2]
+
+
+# No -march: each level names its instruction set in its source, and one is chosen at run time.
+CPU_LIBRARY = Extension(
+    "aurora_export.plugins.cpu.aurora_cpu",
+    sources=sorted(
+        path.relative_to(HERE).as_posix()
+        for pattern in ("plugins/cpu/*.cpp", "plugins/*/*_cpu.cpp")
+        for path in HERE.glob(pattern)
+    ),
+    extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"],
+    language="c++",
+    optional=True,  # without a compiler the functions in the graphs run
+)
+
 setup(
     name="aurora-export",
     version=VERSION,
@@ -34,6 +71,8 @@ setup(
     package_dir=FOLDERS,
     packages=[*FOLDERS, *(f"{package}.{sub}" for package, folder in FOLDERS.items() for sub in find_packages(folder))],
     package_data={"aurora_export": ["py.typed"]},
+    ext_modules=[CPU_LIBRARY],
+    cmdclass={"build_ext": LibraryBuild, "bdist_wheel": PlatformWheel},
     install_requires=["av>=14", "click>=8.1", "numpy>=1.26", "pydantic>=2.7", "rich>=13", "safetensors>=0.4.3"],
     extras_require={
         "cpu": CPU,
@@ -42,6 +81,14 @@ setup(
         "export": EXPORT,
         "plots": PLOTS,
         "ray": RAY,
+        "tensorrt-rtx": ["tensorrt-rtx>=1.7.1"],
+        # Where the machine has no nvcc and cmake of its own: see the Makefile.
+        "dev-cuda": [
+            "cmake>=3.24",
+            *(f"nvidia-{name}>=13" for name in ("cuda-cccl", "cuda-crt", "cuda-nvcc", "cuda-runtime", "nvvm")),
+        ],
+        # Large, and NVIDIA's own licence: a plugin registry and a builder that need no GPU, for `make tensorrt` only.
+        "dev-tensorrt": ["tensorrt-lean-cu13>=11.4", "tensorrt-rtx>=1.7.1"],
         "dev": [*CPU, *EXPORT, *TOOLS, *ORACLES, *RAY],
     },
     entry_points={"console_scripts": ["aurora-export = aurora_export.cli:main"]},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurora_export.cli.build_engines import build_engines_of, refuse_other_options
 from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
@@ -33,7 +34,7 @@ _PATH = click.Path(path_type=Path)
 
 @click.command("build", cls=Subcommand)
 @click.argument("checkpoint", type=_PATH, required=False)
-@click.option("-o", "--out", type=_PATH, required=True, metavar="DIR", help="The bundle to write, NAME.aurora.")
+@click.option("-o", "--out", type=_PATH, metavar="DIR", help="The bundle to write, NAME.aurora.")
 @click.option("--language", type=_PATH, metavar="PATH", help="Language model, instead of the checkpoint's.")
 @click.option("--vision", type=_PATH, metavar="PATH", help="SigLIP tower, instead of the checkpoint's.")
 @click.option("--projector", type=_PATH, metavar="PATH", help="Projector, instead of the checkpoint's.")
@@ -42,10 +43,20 @@ _PATH = click.Path(path_type=Path)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
 @click.option("--token-kept-ratio", type=float, metavar="RATIO", help="Short for --set merge.kept_ratio=RATIO.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs.")
+@click.option("--target", metavar="NAME", help="Build engines for a BUNDLE instead: tensorrt-rtx.")
+@click.option(
+    "--compute-capability",
+    "compute_capabilities",
+    multiple=True,
+    metavar="X.Y",
+    help="Of the GPUs that engines are for, as 8.6; repeatable.",
+)
+@click.pass_context
 def build_command(
+    context: click.Context,
     *,
     checkpoint: Path | None,
-    out: Path,
+    out: Path | None,
     language: Path | None,
     vision: Path | None,
     projector: Path | None,
@@ -54,12 +65,24 @@ def build_command(
     settings: tuple[str, ...],
     token_kept_ratio: float | None,
     precision: Precision,
+    target: str | None,
+    compute_capabilities: tuple[str, ...],
 ) -> None:
     """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
 
     The parts may also be given one by one. A bundle that exists is replaced once the new one is complete and has
     passed; anything else is never overwritten.
+
+    With --target, CHECKPOINT is a bundle, and the engines that are built from it are added to it.
     """
+    if target is not None:
+        refuse_other_options(context)
+        build_engines_of(checkpoint, target, compute_capabilities)
+        return
+    if compute_capabilities:
+        raise UsageError("--compute-capability is for engines", hint="give --target too")
+    if out is None:
+        raise UsageError("no --out", hint="give --out NAME.aurora, the bundle to write")
     overrides = _overrides(settings, token_kept_ratio)
     if checkpoint is None and not (language and vision and projector):
         raise UsageError("no checkpoint", hint="give CHECKPOINT, or --language, --vision and --projector")

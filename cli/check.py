@@ -99,7 +99,7 @@ def _run_checks(bundle: Path, reference: Path | None, progress: Progress, *, wit
             from aurora_export.export.layers import compare_layers
 
             progress.phase("compare layer by layer")
-            report.layers = compare_layers(bundle, model)
+            report.layers = compare_layers(bundle, model, progress=progress.detail)
     return report
 
 
@@ -160,7 +160,8 @@ def _print(report: _Report) -> None:
         for layer in report.layers:
             mark = "OVER" if layer.differs else "ok  "
             moved = f", {layer.n_moved} tokens stand elsewhere" if layer.n_moved else ""
-            click.echo(f"  {mark} {layer.name}: {layer.relative_error:.2g}, limit {layer.limit:.2g}{moved}")
+            error = f"{layer.relative_error:.2g}" if layer.set_error is None else f"{layer.set_error:.2g} as a set"
+            click.echo(f"  {mark} {layer.name}: {error}, limit {layer.limit:.2g}{moved}")
         first = next((layer.name for layer in report.layers if layer.differs), None)
         click.echo(f"  the first that differs: {first or 'none'}")
     click.echo("PASS" if report.passed else "FAIL")

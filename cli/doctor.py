@@ -63,6 +63,7 @@ def _examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": _n_threads(),
         "providers": _providers() if packages["onnxruntime"]["version"] else [],
+        "operators": _native_operators(),
         "packages": packages,
         "usable": usable,
     }
@@ -94,6 +95,25 @@ def _providers() -> list[str]:
     return providers
 
 
+def _native_operators() -> dict[str, Any]:
+    """The native operator library: its file, instruction sets and the one in use; `library` is None without one."""
+    from aurora_export.plugins.cpu import LEVEL, LIBRARY_NAME, SWITCH, chosen_level, levels, library_path
+
+    found: dict[str, Any] = {"library": None, "level": None, "levels": {}, "problem": None}
+    path = library_path()
+    if path is None:
+        not_built = f"{LIBRARY_NAME} was not built: install with a C++ compiler"
+        found["problem"] = f"{SWITCH} is off" if os.environ.get(SWITCH) == "off" else not_built
+        return found
+    try:
+        found["levels"] = {level.name: level.is_supported for level in levels(path)}
+        found["level"] = chosen_level(path)
+        found["library"] = str(path)
+    except (OSError, ValueError) as error:
+        found["problem"] = f"{error} (see {LEVEL})" if isinstance(error, ValueError) else f"{error}: install again"
+    return found
+
+
 def _n_threads() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -103,6 +123,9 @@ def _print_report(report: dict[str, Any]) -> None:
     click.echo(f"aurora-export {report['aurora_export']}, Python {report['python']}, {report['platform']}")
     click.echo(f"CPU threads: {report['threads']}")
     click.echo(f"ONNX Runtime providers: {', '.join(report['providers']) or 'none'}")
+    operators = report["operators"]
+    state = operators["level"] if operators["library"] else f"none, graphs run slower ({operators['problem']})"
+    click.echo(f"native operators: {state}")
     for name, package in report["packages"].items():
         if package["version"]:
             click.echo(f"  {name:12} {package['version']}")

@@ -122,6 +122,7 @@ def _sections(manifest: Manifest) -> Iterator[tuple[str, list[tuple[str, str]]]]
         "precision": manifest.precision,
         "profile": config.profile,
         "tokens per frame": f"{config.tokens_per_frame} of {config.vision.n_patches} patches",
+        "operators here": _operators_here(),
         "size": f"{sum(entry.size for entry in manifest.digests.values()) / 1e6:.1f} MB",
     }
     yield manifest.name, list(head.items())
@@ -133,8 +134,25 @@ def _sections(manifest: Manifest) -> Iterator[tuple[str, list[tuple[str, str]]]]
         rows = [(f"→ {tensor.name}", _tensor_text(tensor)) for tensor in spec.inputs]
         yield f"graph {name}", rows + [(f"  {tensor.name} →", _tensor_text(tensor)) for tensor in spec.outputs]
     yield "files", [(path, f"{entry.size:>12}  {entry.sha256}") for path, entry in manifest.digests.items()]
+    for target, variant in manifest.engines.items():
+        versions = [f"{package} {version}" for package, version in variant.builder.items()]
+        rows = [("compute capability", ", ".join(variant.compute_capabilities)), ("built with", ", ".join(versions))]
+        yield f"engines for {target}", rows + list(variant.files.items())
     yield "errors against the reference", [("", line) for line in lines_of(manifest.verification)]
     yield "built with", list(manifest.tools.items())
+
+
+def _operators_here() -> str:
+    """What the language graph would run on, on this machine's CPU."""
+    from aurora_export.plugins.cpu import chosen_level, library_path
+
+    path = library_path()
+    if path is None:
+        return "functions of the graph (slower); `aurora-export doctor` says why"
+    try:
+        return f"native, {chosen_level(path)}"
+    except (OSError, ValueError) as error:
+        return f"native, not usable: {error}"
 
 
 def _tensor_text(tensor: TensorSpec) -> str:

@@ -22,7 +22,7 @@ from aurora_export.contract import GraphSpec
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 """major.minor: another major is refused; a newer minor is read with a warning, its unknown keys left out."""
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -66,6 +66,17 @@ class Verification(Section):
     n_tokens: int = Field(ge=0)
 
 
+class EngineVariant(Section):
+    """Engines that were built ahead of time from the bundle's graphs, for one target."""
+
+    files: dict[str, str] = Field(description="graph -> path inside the bundle")
+    builder: dict[str, str] = Field(description="package -> version; engines open with this version only")
+    compute_capabilities: tuple[str, ...] = Field(description="GPUs that it was built for, as 8.6")
+    profiles: dict[str, tuple[dict[str, tuple[int, int, int]], ...]] = Field(
+        description="graph -> for each profile, letter of the contract -> least, usual and most"
+    )
+
+
 class Manifest(Section):
     """manifest.json. Unknown keys are refused."""
 
@@ -79,8 +90,10 @@ class Manifest(Section):
     files: dict[str, str] = Field(description="role -> path inside the bundle")
     digests: dict[str, FileEntry] = Field(description="every file of the bundle but this one")
     layer_outputs: dict[str, list[str]] = Field(description="graph -> names of the residual stream after each block")
+    residual_divisor: int = Field(default=1, ge=1, description="by which the language graph's is smaller (fp16)")
     tools: dict[str, str] = Field(description="versions of the packages that built it")
     verification: Verification
+    engines: dict[str, EngineVariant] = Field(default={}, description="target -> what was built for it")
 
     @field_validator("files")
     @classmethod
@@ -131,11 +144,14 @@ def read_manifest(bundle: Path) -> Manifest:
         where = ".".join(str(part) for part in first["loc"]) or "the manifest"
         message = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         raise IntegrityError(f"{path}: {where}: {message}", hint=hint) from error
-    for relative in (*manifest.files.values(), *manifest.digests):
+    named = {f"files.{role}": relative for role, relative in manifest.files.items()}
+    for target, variant in manifest.engines.items():
+        named |= {f"engines.{target}.files.{graph}": relative for graph, relative in variant.files.items()}
+    for relative in (*named.values(), *manifest.digests):
         check_relative_path(relative, named_in=path)
-    for role, relative in manifest.files.items():
+    for key, relative in named.items():
         if relative not in manifest.digests:
-            raise IntegrityError(f"{path}: files.{role}: {relative} has no digest", hint=hint)
+            raise IntegrityError(f"{path}: {key}: {relative} has no digest", hint=hint)
     return manifest
 
 
@@ -235,8 +251,14 @@ def digest_files(bundle: Path) -> Mapping[str, FileEntry]:
 
 
 def write_manifest(bundle: Path, manifest: Manifest) -> None:
-    """Write manifest.json, flushed to disk."""
-    with (bundle / MANIFEST_NAME).open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """Write manifest.json, flushed to disk; one that is there is replaced whole or not at all."""
+    path = bundle / f".{MANIFEST_NAME}.partial"
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            file.write(manifest.model_dump_json(indent=2) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        path.replace(bundle / MANIFEST_NAME)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

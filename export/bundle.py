@@ -21,9 +21,10 @@ from aurora_export import __version__
 from aurora_export.contract import graphs
 from aurora_export.errors import ResourceError, UsageError
 from aurora_export.export.comparison import require_within_limits
+from aurora_export.export.free_memory import return_free_memory
 from aurora_export.export.graph_lint import lint
 from aurora_export.export.graphs import build_graphs
-from aurora_export.export.onnx_from_torch import export_onnx
+from aurora_export.export.onnx_from_torch import export_onnx, residual_divisor
 from aurora_export.export.reference_outputs import Reference
 from aurora_export.export.replace_folder import replaced_folder
 from aurora_export.export.selfcheck import write_selfcheck
@@ -121,10 +122,12 @@ def build_bundle(
         table = loaded.model.weight("language.emb.weight").numpy().astype(EMBEDDINGS_DTYPE[precision], copy=False)
         _write_embeddings(table, folder / FILES["embeddings"])
         del table
+        return_free_memory()
         phases.begin("write tokenizer")
         shutil.copyfile(loaded.vocabulary_path, folder / FILES["vocabulary"])
         phases.begin("write self-check")
         write_selfcheck(Reference(loaded.model), folder / FILES["selfcheck"])
+        return_free_memory()
         phases.begin("verify against the reference")
         files = {role: folder / relative for role, relative in FILES.items()}
         verification = verify_files_of(files, loaded.model, precision=precision, progress=phases.share_done)
@@ -205,6 +208,7 @@ def _write_manifest(
         files=FILES,
         digests=dict(digest_files(folder)),
         layer_outputs=layer_outputs,
+        residual_divisor=residual_divisor(precision, layer_outputs["language"]),
         tools=tools,
         verification=verification,
     )

@@ -24,6 +24,7 @@ STATE_METRIC = "max abs error / max abs, of the worst layer"
 FLIP_METRIC = "share of tokens that hold other patches, or stand elsewhere, than in the reference"
 ALIKE_METRIC = f"{TENSOR_METRIC}, frames that merged alike"
 MATCHED_METRIC = f"{TENSOR_METRIC}, tokens of the same patches in frames that merged otherwise"
+SIZES_METRIC = "share of patches that must change their token to make the sizes, smallest to largest, equal"
 POOLED_METRIC = f"{TENSOR_METRIC}, mean over patches in frames that merged otherwise"
 
 LIMITS: dict[str, dict[str, float]] = {
@@ -31,6 +32,7 @@ LIMITS: dict[str, dict[str, float]] = {
         "visual_tokens": 1e-4,
         "visual_tokens.matched": 5e-2,
         "visual_tokens.pooled": 5e-2,
+        "token_sizes": 0.05,
         "merging": 0.1,
         "embeddings": 0.0,
         "logits": 1e-4,
@@ -40,6 +42,7 @@ LIMITS: dict[str, dict[str, float]] = {
         "visual_tokens": 2e-2,
         "visual_tokens.matched": 0.1,
         "visual_tokens.pooled": 5e-2,
+        "token_sizes": 0.1,
         "merging": 1.0,
         "embeddings": 1e-3,
         "logits": 2e-2,
@@ -48,7 +51,8 @@ LIMITS: dict[str, dict[str, float]] = {
     "int8": {
         "visual_tokens": 0.1,
         "visual_tokens.matched": 0.2,
-        "visual_tokens.pooled": 0.1,
+        "visual_tokens.pooled": 0.2,
+        "token_sizes": 0.2,
         "merging": 1.0,
         "embeddings": 1e-3,
         "logits": 0.1,
@@ -110,6 +114,7 @@ class Comparison:
         self._n_visual += n_tokens
         moved = n_tokens - sum(mine == theirs for mine, theirs in pairs)
         self._n_moved += moved
+        self.record("token_sizes", sizes_distance(actual["token_sizes"], expected["token_sizes"]), SIZES_METRIC)
         tokens, reference = actual["visual_tokens"], expected["visual_tokens"]
         if not moved:
             self.record("visual_tokens", relative_error(tokens, reference), ALIKE_METRIC)
@@ -175,6 +180,15 @@ def worst_layer_error(actual: np.ndarray, expected: np.ndarray) -> float:
         _divide(_largest(mine.astype(np.float64) - theirs), max(_largest(theirs), floor))
         for mine, theirs in zip(actual, expected, strict=True)
     )
+
+
+def sizes_distance(actual: np.ndarray, expected: np.ndarray) -> float:
+    """How far two multisets of token sizes are apart, 0 to 1: merging as a whole, whoever merged with whom.
+
+    Both int, shape (K,).
+    """
+    moved = np.abs(np.sort(actual).astype(np.int64) - np.sort(expected)).sum()
+    return _divide(float(moved) / 2, float(expected.sum()))
 
 
 def _pooled(frame: Arrays) -> np.ndarray:

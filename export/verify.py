@@ -16,6 +16,7 @@ from aurora_export.export.comparison import (
     relative_error,
     require_within_limits,
 )
+from aurora_export.export.free_memory import return_free_memory
 from aurora_export.export.reference_outputs import LanguageRun, Reference, next_state
 from aurora_export.export.sample_inputs import sample_embeddings, sample_frames
 from aurora_export.manifest import Verification, read_manifest
@@ -32,7 +33,11 @@ N_TOKENS_BEFORE = 5
 
 ROWS_AT_ONCE = 4096
 
+LEAN_PRECISIONS = ("fp16",)
+"""Whose graphs are compared as they lie in the file: a CPU holds half precision at twice its size otherwise."""
+
 Progress = Callable[[float], None]
+OpenEngine = Callable[[], Engine]
 
 
 def verify_bundle(bundle: Path, model: AuroraModel, *, progress: Progress | None = None) -> Verification:
@@ -61,14 +66,18 @@ def verify_files_of(
     """
     reference, specs = Reference(model), graphs(model.config)
     comparison, rounding = (Comparison(LIMITS[precision]) for _ in range(2))
-    # Each opens one engine and lets it go: a model is in memory twice, not three times.
+
+    def opener(graph: str) -> OpenEngine:
+        return lambda: OnnxEngine(files[graph], specs[graph], lean=precision in LEAN_PRECISIONS)
+
     steps = [
         lambda: _compare_table(files["embeddings"], reference, comparison),
-        lambda: _compare_vision(OnnxEngine(files["vision"], specs["vision"]), reference, comparison, rounding),
-        lambda: _compare_language(OnnxEngine(files["language"], specs["language"]), reference, comparison, rounding),
+        lambda: _compare_vision(opener("vision"), reference, comparison, rounding),
+        lambda: _compare_language(opener("language"), reference, comparison, rounding),
     ]
     for done, step in enumerate(steps, start=1):
         step()
+        return_free_memory()
         if progress is not None:
             progress(done / len(steps))
     comparison.allow_for(rounding)
@@ -84,17 +93,26 @@ def _compare_table(path: Path, reference: Reference, comparison: Comparison) -> 
         comparison.record("embeddings", relative_error(table[rows], expected[rows]), TENSOR_METRIC)
 
 
-def _compare_vision(engine: Engine, reference: Reference, comparison: Comparison, rounding: Comparison) -> None:
-    for n_frames in FRAME_BATCHES:
-        frames = sample_frames(n_frames, reference.config.vision.image_size, seed=n_frames)
-        expected = reference.run_vision(frames)
+# The reference runs first and lets its weights go; only then is the engine opened, which holds all of its own.
+def _compare_vision(
+    open_engine: OpenEngine, reference: Reference, comparison: Comparison, rounding: Comparison
+) -> None:
+    batches = [sample_frames(n, reference.config.vision.image_size, seed=n) for n in FRAME_BATCHES]
+    outputs = [(reference.run_vision(frames), reference.run_vision(frames, rounded=True)) for frames in batches]
+    return_free_memory()
+    engine = open_engine()
+    for frames, (expected, rounded) in zip(batches, outputs, strict=True):
         comparison.add_vision(engine.run({"frames": frames}), expected)
-        rounding.add_vision(reference.run_vision(frames, rounded=True), expected)
+        rounding.add_vision(rounded, expected)
 
 
-def _compare_language(engine: Engine, reference: Reference, comparison: Comparison, rounding: Comparison) -> None:
+def _compare_language(
+    open_engine: OpenEngine, reference: Reference, comparison: Comparison, rounding: Comparison
+) -> None:
     runs = _language_runs(reference.embedding_table)
     outputs = reference.run_languages(runs)
+    return_free_memory()
+    engine = open_engine()
     for i in range(0, len(runs), 3):
         embeddings, state = runs[i + 1].embeddings, next_state(outputs[i])
         n_tokens = embeddings.shape[1]

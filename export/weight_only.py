@@ -1,7 +1,8 @@
 """Weight-only quantisation: linear layers keep their weights as 8-bit integers, and everything else stays float32.
 
-A linear layer becomes `com.microsoft::MatMulNBits`, an operator of ONNX Runtime. Each run of `block_size` weights that
-end in the same output shares a scale; the scale is symmetric, so no zero points are stored:
+A linear layer becomes `aurora::BlockLinear` (plugins/linear), whose function body is `com.microsoft::MatMulNBits` of
+ONNX Runtime. Each run of `block_size` weights that end in the same output shares a scale; the scale is symmetric, so no
+zero points are stored:
 
     weight (N, K) = (codes (N, blocks, block_size) - 128) * scales (N, blocks), without the columns past K
 
@@ -17,17 +18,13 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-DOMAIN = "com.microsoft"
+from aurora_export.plugins import DOMAIN, OP_VERSION
+from aurora_export.plugins.linear import OP_TYPE
+from aurora_export.plugins.linear.onnx_function import BODY_DOMAIN, block_linear_function
+
 BITS = (8,)
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 """What ONNX Runtime has kernels for; 512 gave zeros without a word before it was refused (onnxruntime issue 28551)."""
-
-ACCURACY_LEVEL = 4
-"""The kernel rounds activations to 8 bits too, by blocks of the same size, and multiplies integers.
-
-That about doubles the squared error. At level 0 the activations stay float32, but the weights are unpacked at each run:
-one token then takes longer than with float32 weights, ten times and more; here it takes a third of the time.
-"""
 
 CHUNK = 1 << 17
 """Weights that are quantised at a time: their temporaries stay in a core's cache."""
@@ -59,7 +56,9 @@ def quantize_weights(model: ir.Model, *, bits: int = 8, block_size: int = 128) -
             names.append(weight.name)
             _replace(model.graph, value, nodes, weight)
     if names:
-        model.opset_imports[DOMAIN] = 1
+        function = ir.serde.deserialize_function(block_linear_function(opset=model.opset_imports[""]))
+        model.functions[function.identifier()] = function
+        model.opset_imports.update({DOMAIN: OP_VERSION, BODY_DOMAIN: 1})
     return tuple(names)
 
 
@@ -82,7 +81,7 @@ def _is_linear(node: ir.Node, weight: ir.Value, graph: ir.Graph) -> bool:
 
 
 def _replace(graph: ir.Graph, old: ir.Value, nodes: list[ir.Node], weight: LinearWeight) -> None:
-    """Put MatMulNBits in the place of linear layers; what they computed keeps its name."""
+    """Put BlockLinear in the place of linear layers; what they computed keeps its name."""
     tensors = (weight.codes_tensor(), weight.scales_tensor())
     values = [
         ir.Value(name=tensor.name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
@@ -92,14 +91,13 @@ def _replace(graph: ir.Graph, old: ir.Value, nodes: list[ir.Node], weight: Linea
         graph.register_initializer(value)
     for node in nodes:
         product = ir.node(
-            "MatMulNBits",
+            OP_TYPE,
             [node.inputs[0], *values],
             {
                 "K": weight.n_inputs,
                 "N": weight.n_outputs,
                 "bits": weight.bits,
                 "block_size": weight.block_size,
-                "accuracy_level": ACCURACY_LEVEL,
             },
             domain=DOMAIN,
             name=node.name,

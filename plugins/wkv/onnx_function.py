@@ -20,12 +20,25 @@ def wkv_function(op_type: str, *, opset: int) -> FunctionProto:
 
     opset: version of the standard operators, which is that of the model the function goes into.
     """
+    return function_of({"Wkv6": _wkv6_nodes, "Wkv7": _wkv7_nodes}[op_type](), op_type, opset=opset)
+
+
+def wkv7_function_without_matmul(*, opset: int) -> FunctionProto:
+    """As `wkv_function("Wkv7")`, with sums of products in the place of the Scan's MatMuls.
+
+    The builder of TensorRT-RTX 1.7.1 fails on a MatMul in a Scan of RWKV-7 whose length is free.
+    """
+    return function_of(_wkv7_nodes_without_matmul(), "Wkv7", opset=opset)
+
+
+def function_of(nodes: list[NodeProto], op_type: str, *, opset: int) -> FunctionProto:
+    """A body as the function of an operator, with the inputs, outputs and attributes of its schema."""
     return helper.make_function(
         DOMAIN,
         op_type,
         inputs=list(INPUTS[op_type]),
         outputs=list(OUTPUTS),
-        nodes={"Wkv6": _wkv6_nodes, "Wkv7": _wkv7_nodes}[op_type](),
+        nodes=nodes,
         opset_imports=[helper.make_opsetid("", opset)],
         attribute_protos=[helper.make_attribute(name, default) for name, default in NODE_ATTRIBUTES.items()],
     )
@@ -72,6 +85,33 @@ def _wkv7_nodes() -> list[NodeProto]:
         *_axes(),
         helper.make_node("Exp", ["log_decay"], ["decay"]),
         *(_rows(name) for name in rows),
+        *(_columns(name) for name in columns),
+        _scan(step, tokens, final_state="next_state", output="rows_of_output"),
+        helper.make_node("Squeeze", ["rows_of_output", "axis_3"], ["output"]),
+    ]
+
+
+def _wkv7_nodes_without_matmul() -> list[NodeProto]:
+    """The formula of `_wkv7_nodes`."""
+    key_axis = helper.make_tensor("", TensorProto.INT64, [1], [-2])
+    step = [
+        helper.make_node("Constant", [], ["key_axis"], value=key_axis),
+        helper.make_node("Mul", ["column_of_removal", "state"], ["products_removed"]),
+        helper.make_node("ReduceSum", ["products_removed", "key_axis"], ["removed"], keepdims=1),
+        helper.make_node("Mul", ["column_of_decay", "state"], ["decayed"]),
+        helper.make_node("Mul", ["column_of_replacement", "removed"], ["replaced"]),
+        helper.make_node("Mul", ["column_of_key", "row_of_value"], ["update"]),
+        helper.make_node("Add", ["decayed", "replaced"], ["kept"]),
+        helper.make_node("Add", ["kept", "update"], ["state_after"]),
+        helper.make_node("Mul", ["column_of_receptance", "state_after"], ["products_received"]),
+        helper.make_node("ReduceSum", ["products_received", "key_axis"], ["row_of_output"], keepdims=1),
+    ]
+    columns = ("receptance", "removal", "decay", "key", "replacement")
+    tokens = ["row_of_value", *(f"column_of_{name}" for name in columns)]
+    return [
+        *_axes(),
+        helper.make_node("Exp", ["log_decay"], ["decay"]),
+        _rows("value"),
         *(_columns(name) for name in columns),
         _scan(step, tokens, final_state="next_state", output="rows_of_output"),
         helper.make_node("Squeeze", ["rows_of_output", "axis_3"], ["output"]),

@@ -28,3 +28,13 @@ def test_what_is_missing_is_named_with_the_command():
     assert process.returncode == 7
     assert "onnxruntime  missing, needed by run: pip install 'aurora-export[cpu]'" in process.stdout
     assert process.stdout.splitlines()[-2:] == ["run: not usable", "build: not usable"]
+
+
+def test_native_operators_are_named(invoke, monkeypatch):
+    report = json.loads(invoke("doctor", "--json").stdout)["operators"]
+    if report["library"]:
+        assert report["levels"][report["level"]]
+        assert f"native operators: {report['level']}" in invoke("doctor").stdout
+    monkeypatch.setenv("AURORA_CPU_LIBRARY", "off")
+    assert "native operators: none, graphs run slower (AURORA_CPU_LIBRARY is off)" in invoke("doctor").stdout
+    assert json.loads(invoke("doctor", "--json").stdout)["operators"]["library"] is None

@@ -157,7 +157,7 @@ def test_newer_minor_version_is_read_with_a_warning(bundle, caplog):
     edit(bundle, lambda c: c.update(schema_version="1.7", novelty={"x": 1}))
     with caplog.at_level(logging.WARNING):
         assert m.read_manifest(bundle).name == "made"
-    assert "schema_version 1.7 is newer than 1.1; keys left out: ['novelty']" in caplog.text
+    assert "schema_version 1.7 is newer than 1.2; keys left out: ['novelty']" in caplog.text
 
 
 def test_flipped_byte(bundle):
@@ -191,6 +191,44 @@ def test_links_are_refused_even_to_the_right_content(bundle, target):
         refused(bundle)[0]
         == f"{str(path).replace(str(bundle), 'B')}: a bundle holds plain files and folders only, no links"
     )
+
+
+ENGINES = {
+    "tensorrt-rtx": {
+        "files": {"vision": "engines/tensorrt-rtx/vision.engine"},
+        "builder": {"tensorrt_rtx": "1.7.1.116"},
+        "compute_capabilities": ["8.6"],
+        "profiles": {"vision": [{"F": [1, 1, 8]}]},
+    }
+}
+
+
+def test_engines_are_files_that_need_a_digest(bundle):
+    edit(bundle, lambda c: c.update(engines=ENGINES))
+    message = "B/manifest.json: engines.tensorrt-rtx.files.vision: engines/tensorrt-rtx/vision.engine has no digest"
+    assert refused(bundle)[0] == message
+    edit(bundle, lambda c: c["engines"]["tensorrt-rtx"]["files"].update(vision="../vision.engine"))
+    assert "'../vision.engine' is not a plain path inside the bundle" in refused(bundle)[0]
+    edit(bundle, lambda c: c["engines"]["tensorrt-rtx"].update(secret=1))
+    assert refused(bundle)[0] == "B/manifest.json: engines.tensorrt-rtx.secret: unknown key"
+
+
+def test_a_manifest_of_before_has_no_engines(bundle):
+    edit(bundle, lambda c: (c.pop("engines"), c.update(schema_version="1.1")))
+    assert m.read_manifest(bundle).engines == {}
+
+
+def test_a_manifest_is_replaced_whole_or_not_at_all(bundle, monkeypatch):
+    before = m.digest_files(bundle), (bundle / m.MANIFEST_NAME).read_bytes()
+    manifest = m.read_manifest(bundle)
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(m.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        m.write_manifest(bundle, manifest.model_copy(update={"name": "other"}))
+    assert (m.digest_files(bundle), (bundle / m.MANIFEST_NAME).read_bytes()) == before
 
 
 def test_fingerprint_follows_what_a_state_depends_on(bundle):

@@ -11,6 +11,7 @@ from aurora_export.export.comparison import (
     Comparison,
     relative_error,
     require_within_limits,
+    sizes_distance,
     worst_layer_error,
 )
 
@@ -66,6 +67,7 @@ def test_layer_that_is_next_to_nothing_does_not_decide():
 def test_equal_frames():
     verification = compare(frame(), frame())
     assert {name: measured.error for name, measured in verification.outputs.items()} == {
+        "token_sizes": 0,
         "visual_tokens": 0,
         "merging": 0,
     }
@@ -76,6 +78,15 @@ def test_frames_that_merged_alike_are_compared_by_position():
     actual = frame()
     actual["visual_tokens"] = actual["visual_tokens"] + 0.5
     assert compare(actual, frame()).outputs["visual_tokens"].error > 0.1
+
+
+def test_sizes_are_compared_as_a_multiset():
+    assert sizes_distance(np.array([1, 2, 5]), np.array([5, 1, 2])) == 0
+    assert sizes_distance(np.array([1, 2, 5]), np.array([2, 2, 4])) == 1 / 8
+    flipped = frame((0, 0, 1, 1, 1, 2, 3, 3, 3, 3, -1, -1))
+    assert compare(flipped, frame()).outputs["token_sizes"].error == 0, "two tokens have each other's size"
+    grown = frame((0, 0, 0, 0, 1, 2, 3, 3, 3, 3, -1, -1))
+    assert compare(grown, frame()).outputs["token_sizes"].error == 1 / 10
 
 
 def test_one_flip_is_counted_and_the_other_tokens_are_still_compared():

@@ -18,7 +18,7 @@ from aurora_export.export.onnx_from_torch import DATA_ALIGNMENT_BYTES, MIN_EXTER
 from aurora_export.export.reference_outputs import Reference
 from aurora_export.export.sample_inputs import sample_embeddings, sample_frames
 from aurora_export.export.weight_only import quantize_weights
-from matmul_nbits import dequantized, error, open_session
+from block_linear import dequantized, error, open_session
 
 LINEAR_LAYERS = {
     ("language", 6): r"language\.(blocks\.\d\.(att|ffn)\.(receptance|key|value|gate|output)|head)",
@@ -111,8 +111,8 @@ def test_linear_layers_are_quantized_and_nothing_else(int8):
         name for name in parameters if pattern.fullmatch(name) and name in stored(int8)
     )
     assert len(set(int8.quantized)) == len(int8.quantized) == N_LINEAR_LAYERS[case]
-    nodes = [node for node in int8.proto.graph.node if node.op_type == "MatMulNBits"]
-    assert [node.domain for node in nodes] == ["com.microsoft"] * N_LINEAR_LAYERS[case]
+    nodes = [node for node in int8.proto.graph.node if node.op_type == "BlockLinear"]
+    assert [node.domain for node in nodes] == ["aurora"] * N_LINEAR_LAYERS[case]
     tensors = {tensor.name: tensor for tensor in int8.proto.graph.initializer}
     for name in int8.quantized:
         assert tensors[f"{name}.int8"].data_type == TensorProto.UINT8
@@ -188,7 +188,8 @@ def test_vision_equals_the_reference_with_the_weights_of_the_file(graphs8, n_fra
 
 def test_files_are_valid_and_keep_their_names(int8):
     onnx.checker.check_model(str(int8.path), full_check=True)
-    assert {opset.domain: opset.version for opset in int8.proto.opset_import}["com.microsoft"] == 1
+    versions = {opset.domain: opset.version for opset in int8.proto.opset_import}
+    assert (versions["aurora"], versions["com.microsoft"]) == (1, 1)
     names = [value for node in int8.proto.graph.node for value in node.output]
     assert set(names) == int8.names_before, "values keep their names: residual streams, outputs and all others"
     assert len({node.name for node in int8.proto.graph.node} - {""}) == len(int8.proto.graph.node)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 from aurora_export.plugins import DOMAIN, NODE_ATTRIBUTES, OP_VERSION, WKV_OPS
 from aurora_export.plugins.wkv import reference
-from aurora_export.plugins.wkv.onnx_function import wkv_function
+from aurora_export.plugins.wkv.onnx_function import wkv7_function_without_matmul, wkv_function
 from aurora_export.plugins.wkv.op import INPUTS, OUTPUTS
 
 OPSET = 20
@@ -75,6 +75,17 @@ def test_equals_the_reference_for_any_batch_and_length(op_type, session, n_seque
     for actual, wanted in zip(session.run(None, arrays), expected(op_type, arrays), strict=True):
         assert actual.shape == wanted.shape
         np.testing.assert_allclose(actual, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("n_tokens", [1, 7, 64])
+def test_form_without_matmul_equals_the_reference(n_tokens):
+    model = model_of_one_node("Wkv7")
+    model.functions[0].CopyFrom(wkv7_function_without_matmul(opset=OPSET))
+    onnx.checker.check_model(model, full_check=True)
+    arrays = inputs("Wkv7", 2, n_tokens)
+    actual = onnxruntime.InferenceSession(model.SerializeToString()).run(None, arrays)
+    for x, wanted in zip(actual, expected("Wkv7", arrays), strict=True):
+        np.testing.assert_allclose(x, wanted, rtol=0, atol=2e-6 * np.abs(wanted).max())
 
 
 def test_two_chunks_are_the_whole(op_type, session):

@@ -1,4 +1,4 @@
-"""MatMulNBits as its definition says, and ONNX Runtime sessions to compare with it; for tests."""
+"""BlockLinear as its definition says, and ONNX Runtime sessions to compare with it; for tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from onnx import numpy_helper
 
 
 def dequantized(proto):
-    """Name -> weight (N, K), by the definition of MatMulNBits."""
+    """Name -> weight (N, K), by the definition of BlockLinear and MatMulNBits."""
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     weights = {}
     for node in proto.graph.node:
-        if node.op_type == "MatMulNBits":
+        if node.op_type == "BlockLinear":
             attributes = {attribute.name: attribute.i for attribute in node.attribute}
             codes, scales = tensors[node.input[1]].astype(np.float32), tensors[node.input[2]]
             blocks = (codes - 128) * scales.reshape(*codes.shape[:2], 1)
@@ -28,7 +28,7 @@ def open_session(proto, *, exact=False):
     """exact: activations stay float32 (accuracy level 0)."""
     if exact:
         proto = copy.deepcopy(proto)
-        for node in proto.graph.node:
+        for node in (node for function in proto.functions for node in function.node):
             for attribute in node.attribute:
                 if attribute.name == "accuracy_level":
                     attribute.i = 0

@@ -1,0 +1,223 @@
+"""A bundle's graphs to engines that are compiled ahead of time, beside them in the bundle.
+
+One target so far: TensorRT-RTX, for RTX GPUs, which builds on machines without one. Its engines open with the version
+that built them only. No plugins there: WKV is standard operators (`engine_graph.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Protocol
+
+from aurora_export.contract import MAX_CHUNK_TOKENS, GraphSpec
+from aurora_export.errors import DependencyError, IncompatibleError, UsageError
+from aurora_export.export.engine_graph import write_plain_graph
+from aurora_export.export.rtx_builder import Answer, Job
+from aurora_export.manifest import (
+    EngineVariant,
+    FileEntry,
+    Manifest,
+    hash_file,
+    read_manifest,
+    resolve,
+    verify_files,
+    write_manifest,
+)
+
+RTX = "tensorrt-rtx"
+TARGETS = (RTX,)
+RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+"""What TensorRT-RTX 1.7 builds for; in its own enumeration SM75 to SM121."""
+
+PRECISIONS = ("fp32", "fp16")
+"""Of bundles that engines are built from. Weights of int8 are an operator of ONNX Runtime in the graphs."""
+
+MAX_FRAMES = 8
+"""Most frames of one run of a vision engine."""
+
+Profile = dict[str, tuple[int, int, int]]
+"""Letter of the contract -> least, usual and most."""
+
+PROFILES: dict[str, tuple[Profile, ...]] = {
+    "vision": ({"F": (1, 1, MAX_FRAMES)},),
+    # The step first, then prefill: one engine and one copy of the weights for both.
+    "language": (
+        {"B": (1, 1, 1), "T": (1, 1, 1)},
+        {"B": (1, 1, 1), "T": (1, MAX_CHUNK_TOKENS, MAX_CHUNK_TOKENS)},
+    ),
+}
+
+BYTES_PER_WEIGHT_BYTE = 3.5
+"""Peak memory of a build over the size of the weights, as TensorRT-RTX 1.7.1 was seen to need on large graphs."""
+
+BASE_BYTES = 400 * 2**20
+INSTALL = "pip install 'aurora-export[export,tensorrt-rtx]'"
+
+_log = logging.getLogger(__name__)
+
+
+class ProgressReporter(Protocol):
+    """What shows how far a build is."""
+
+    def phase(self, name: str) -> None:
+        """Begin a phase; the one before is finished."""
+
+    def detail(self, text: str) -> None:
+        """Say how far the phase is; cheap enough to be called often."""
+
+
+def build_engines(
+    bundle: Path, *, target: str, compute_capabilities: Sequence[str], progress: ProgressReporter
+) -> Manifest:
+    """Build the engines of a bundle for a target and put them into it; returns its new manifest.
+
+    compute_capabilities: those of the GPUs to run on, as "8.6". Engines that were there for the target are replaced
+    once the new ones are complete; until then, and if anything fails, the bundle stays as it is.
+    Raises UsageError (target or capabilities), DependencyError (no builder installed), IncompatibleError (the builder
+    refuses a graph; its precision), IntegrityError (the bundle is damaged).
+    """
+    _check_request(target, compute_capabilities)
+    manifest = read_manifest(bundle)
+    if manifest.precision not in PRECISIONS:
+        raise IncompatibleError(
+            f"{bundle}: precision {manifest.precision}; {target} engines are built from {' or '.join(PRECISIONS)}",
+            hint="build a bundle of another --precision, then its engines",
+        )
+    progress.phase("check the bundle")
+    verify_files(bundle, manifest)
+    capabilities = sorted(compute_capabilities, key=RTX_CAPABILITIES.index)
+    versions = set()
+    with _folder_beside(bundle) as folder:
+        engines = folder / target
+        engines.mkdir()
+        for graph, spec in manifest.contract.items():
+            progress.phase(f"build {graph} for {', '.join(capabilities)}")
+            onnx_folder = folder / graph
+            onnx_folder.mkdir()
+            source = resolve(bundle, manifest, graph)
+            _warn_of_memory(graph, sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*")))
+            job = Job(
+                onnx=str(write_plain_graph(source, onnx_folder)),
+                engine=str(engines / f"{graph}.engine"),
+                compute_capabilities=capabilities,
+                profiles=[shapes_of(spec, profile) for profile in PROFILES[graph]],
+            )
+            versions.add(_run_builder(job)["version"])
+        progress.phase("put it in place")
+        variant = EngineVariant(
+            files={graph: f"engines/{target}/{graph}.engine" for graph in manifest.contract},
+            builder=dict.fromkeys(("tensorrt_rtx",), versions.pop()),
+            compute_capabilities=tuple(capabilities),
+            profiles=PROFILES,
+        )
+        return _put_in_place(bundle, manifest, target, variant, engines)
+
+
+def shapes_of(spec: GraphSpec, profile: Profile) -> dict[str, list[list[int]]]:
+    """Input -> its least, usual and largest shape under a profile. KeyError for a letter that the profile lacks."""
+    ends = [{letter: sizes[i] for letter, sizes in profile.items()} for i in range(3)]
+    return {tensor.name: [list(tensor.resolve(**sizes)) for sizes in ends] for tensor in spec.inputs}
+
+
+def _check_request(target: str, compute_capabilities: Sequence[str]) -> None:
+    if target not in TARGETS:
+        raise UsageError(f"target {target}: unknown", hint=f"one of {', '.join(TARGETS)}")
+    unknown = [capability for capability in compute_capabilities if capability not in RTX_CAPABILITIES]
+    if unknown or not compute_capabilities or len(set(compute_capabilities)) != len(compute_capabilities):
+        raise UsageError(
+            f"compute capability {', '.join(compute_capabilities) or 'missing'}: {target} needs one or more, each once",
+            hint=f"of {', '.join(RTX_CAPABILITIES)}; NVIDIA's page `CUDA GPU Compute Capability` says what a GPU has",
+        )
+    if find_spec("tensorrt_rtx") is None:
+        raise DependencyError(f"--target {target} needs tensorrt-rtx, not installed here", hint=INSTALL)
+
+
+def _run_builder(job: Job) -> Answer:
+    """Build one engine in a child process. Raises IncompatibleError with the builder's own words if it fails."""
+    command = [sys.executable, "-m", "aurora_export.export.rtx_builder"]
+    process = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
+    for line in process.stderr.splitlines():
+        _log.debug("tensorrt_rtx: %s", line)
+    name, capabilities = Path(job["onnx"]).name, ", ".join(job["compute_capabilities"])
+    if process.returncode != 0:
+        how = signal.Signals(-process.returncode).name if process.returncode < 0 else f"exit {process.returncode}"
+        words = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        raise IncompatibleError(
+            f"{name}: the builder of TensorRT-RTX ended with {how}: {words}", hint="--verbose shows all that it says"
+        )
+    answer: Answer = json.loads(process.stdout.strip().splitlines()[-1])
+    if errors := answer.get("errors"):
+        raise IncompatibleError(
+            f"{name}: TensorRT-RTX {answer['version']} refuses it for {capabilities}: {' / '.join(errors)}",
+            hint="--verbose shows all that it says",
+        )
+    _log.debug("%s: %s", name, answer)
+    return answer
+
+
+def _warn_of_memory(graph: str, weight_bytes: int) -> None:
+    """Say what a build is expected to need, where that is more than is free."""
+    needed = int(BYTES_PER_WEIGHT_BYTE * weight_bytes) + BASE_BYTES
+    _log.debug("%s: about %.1f GB of memory", graph, needed / 1e9)
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return
+    if needed > free:
+        _log.warning("%s: the build may need %.1f GB of memory; %.1f GB are free", graph, needed / 1e9, free / 1e9)
+
+
+@contextmanager
+def _folder_beside(bundle: Path) -> Iterator[Path]:
+    """A folder on the bundle's file system, hidden, gone afterwards."""
+    bundle = bundle.resolve()
+    folder = Path(tempfile.mkdtemp(dir=bundle.parent, prefix=f".{bundle.name}.engines-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _put_in_place(bundle: Path, manifest: Manifest, target: str, variant: EngineVariant, engines: Path) -> Manifest:
+    """Move a folder of engines into the bundle, and write the manifest that names them; undone if that fails."""
+    digests = {path: entry for path, entry in manifest.digests.items() if not path.startswith(f"engines/{target}/")}
+    digests |= {f"engines/{target}/{path.name}": _flushed_entry(path) for path in engines.iterdir()}
+    updated = manifest.model_copy(
+        update={
+            "digests": dict(sorted(digests.items())),
+            "engines": {**manifest.engines, target: variant},
+        }
+    )
+    place, aside = bundle / "engines" / target, engines.with_name("replaced")
+    place.parent.mkdir(exist_ok=True)
+    try:
+        if place.exists():
+            place.rename(aside)
+        engines.rename(place)
+        write_manifest(bundle, updated)
+    except BaseException:
+        if not engines.exists():
+            place.rename(engines)
+        if aside.exists():
+            aside.rename(place)
+        elif not any(place.parent.iterdir()):
+            place.parent.rmdir()
+        raise
+    return updated
+
+
+def _flushed_entry(path: Path) -> FileEntry:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return hash_file(path)

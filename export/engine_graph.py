@@ -1,0 +1,56 @@
+"""A bundle's ONNX graph as an engine builder without plugins takes it: our operators written out in standard ones."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx
+import onnx.inliner
+from onnx import ModelProto
+from onnx.external_data_helper import ExternalDataInfo
+
+from aurora_export.errors import IncompatibleError
+from aurora_export.plugins import DOMAIN
+from aurora_export.plugins.wkv.onnx_chunked import chunked_wkv6_function
+from aurora_export.plugins.wkv.onnx_function import wkv7_function_without_matmul
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def write_plain_graph(source: Path, folder: Path) -> Path:
+    """Write `folder`/NAME.onnx: no function, no operator of ours, weights where they are.
+
+    `Wkv6` becomes its chunked form, which has no loop; `Wkv7`, which has no such form, a Scan.
+    The weights are not copied: links in `folder` lead to them, so `source` has to stay while the file is in use.
+    Raises IncompatibleError if an operator is left that is not of the ONNX standard.
+    """
+    model = onnx.load(source, load_external_data=False)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
+    bodies = {"Wkv6": chunked_wkv6_function, "Wkv7": wkv7_function_without_matmul}
+    for function in model.functions:
+        if function.domain == DOMAIN and function.name in bodies:
+            function.CopyFrom(bodies[function.name](opset=opset))
+    # Bodies are written out here, with a name for each node: the parser gives all calls of a function the same names.
+    model = onnx.inliner.inline_local_functions(model)
+    foreign = sorted({f"{node.domain}::{node.op_type}" for node in model.graph.node} - _standard(model))
+    if foreign:
+        raise IncompatibleError(
+            f"{source.name}: {', '.join(foreign)}: not an operator of the ONNX standard",
+            hint="engines are built from bundles of precision fp32 or fp16",
+        )
+    path = folder / source.name
+    onnx.save(model, path)
+    for name in _weight_files(model):
+        os.symlink((source.parent / name).resolve(), folder / name)
+    return path
+
+
+def _standard(model: ModelProto) -> set[str]:
+    return {f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain in STANDARD_DOMAINS}
+
+
+def _weight_files(model: ModelProto) -> set[str]:
+    """Files beside the graph that hold weights, by name."""
+    external = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
+    return {ExternalDataInfo(tensor).location for tensor in external}

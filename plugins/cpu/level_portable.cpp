@@ -1,0 +1,28 @@
+// Whatever the compiler makes for the oldest machine of the architecture: SSE2, plain NEON, or no vectors at all.
+#include <cmath>
+#include <cstring>
+
+#include "levels.h"
+
+namespace aurora::portable {
+
+#define VECTOR_BYTES 16
+#include "simd.h"
+
+constexpr const char* LEVEL_NAME = "portable";
+constexpr std::size_t TILE_ROWS = 4, PANEL_VECTORS = 2, REGISTERS = 16;
+constexpr std::int32_t OFFSET = 0;
+
+static bool is_supported() { return true; }
+
+AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
+    // Bytes 0 to 3 of a lane, lowest first, each with its sign.
+    sums += ((weights << 24) >> 24) * ((activations << 24) >> 24);
+    sums += ((weights << 16) >> 24) * ((activations << 16) >> 24);
+    sums += ((weights << 8) >> 24) * ((activations << 8) >> 24);
+    return sums + (weights >> 24) * (activations >> 24);
+}
+
+#include "level_table.h"
+
+}  // namespace aurora::portable

@@ -1,0 +1,359 @@
+// The operator library of ONNX Runtime: its operators of domain `aurora`, on the kernels of this folder's neighbours.
+//
+// An operator is a class with NAME, N_INPUTS, N_OUTPUTS, input_type(i), a constructor from the node's attributes and a
+// level, and compute(context). The functions that the runtime calls are made from it by OpTable. Nothing is thrown through them.
+#include <exception>
+
+#include "../linear/linear_cpu.h"
+#include "../mix/mix_cpu.h"
+#include "../wkv/wkv_cpu.h"
+#include "levels.h"
+#include "ort_context.h"
+
+namespace aurora {
+namespace {
+
+std::size_t positive(const Attributes& attributes, const char* name) {
+    const std::int64_t value = attributes.integer(name);
+    if (value < 1) refuse(attributes.api(), std::string(name) + " is " + std::to_string(value) + ", not positive");
+    return static_cast<std::size_t>(value);
+}
+
+// aurora::Wkv6 and aurora::Wkv7: see plugins/wkv/README.md. The inputs are in its order.
+template <int Version>
+struct Wkv {
+    static constexpr const char* NAME = Version == 6 ? "Wkv6" : "Wkv7";
+    static constexpr std::size_t N_INPUTS = Version == 6 ? 6 : 7, N_OUTPUTS = 2;
+    static constexpr int STATE_INPUT = N_INPUTS - 1, STATE_OUTPUT = 1;
+    static ort::ElementType input_type(std::size_t) { return ort::FLOAT; }
+
+    Wkv(const Attributes&, const Kernels& kernels) : kernels_(kernels) {}
+
+    void compute(const Context& context) const {
+        const Shape tokens = context.shape(0);
+        if (tokens.size() != 4) refuse(context.api(), "receptance has shape " + text_of(tokens) + ", not (B, T, H, N)");
+        const std::int64_t B = tokens[0], T = tokens[1], H = tokens[2], N = tokens[3];
+        if (N > static_cast<std::int64_t>(WKV_MAX_HEAD_SIZE))
+            refuse(context.api(), "heads of " + std::to_string(N) + " are larger than 256");
+        if (T < 1) refuse(context.api(), "there are no tokens");
+        const Shape state = {B, H, N, N};
+        const auto token = [&](std::size_t i, const char* name) { return context.data<float>(i, name, tokens); };
+        WkvHead all{};
+        all.receptance = token(0, "receptance");
+        if (Version == 6) {
+            all.key = token(1, "key"), all.value = token(2, "value"), all.log_decay = token(3, "log_decay");
+            all.bonus = context.data<float>(4, "bonus", {H, N});
+        } else {
+            all.log_decay = token(1, "log_decay"), all.key = token(2, "key"), all.value = token(3, "value");
+            all.removal = token(4, "removal"), all.replacement = token(5, "replacement");
+        }
+        all.state = context.data<float>(STATE_INPUT, "state", state);
+        all.output = context.output(0, tokens);
+        all.next_state = context.output(STATE_OUTPUT, state);
+        const auto size = [](std::int64_t value) { return static_cast<std::size_t>(value); };
+        wkv(kernels_, {size(B), size(T), size(H), size(N)}, all, context.parallel());
+    }
+
+private:
+    const Kernels& kernels_;
+};
+
+// aurora::BlockLinear: see plugins/linear/README.md.
+struct BlockLinear {
+    static constexpr const char* NAME = "BlockLinear";
+    static constexpr std::size_t N_INPUTS = 3, N_OUTPUTS = 1;
+    static constexpr int STATE_INPUT = -1, STATE_OUTPUT = -1;
+    static ort::ElementType input_type(std::size_t i) { return i == 1 ? ort::UINT8 : ort::FLOAT; }
+
+    BlockLinear(const Attributes& attributes, const Kernels& kernels) : kernels_(kernels) {
+        weights_.n_inputs = positive(attributes, "K");
+        weights_.n_outputs = positive(attributes, "N");
+        weights_.block_size = positive(attributes, "block_size");
+        const std::size_t block = weights_.block_size;
+        if (block < 16 || block > 256 || (block & (block - 1)) != 0)
+            refuse(attributes.api(), "block_size is " + std::to_string(block) + ", not 16, 32, 64, 128 or 256");
+        if (positive(attributes, "bits") != 8) refuse(attributes.api(), "bits is not 8");
+    }
+
+    void compute(const Context& context) const {
+        Shape shape = context.shape(0);
+        const auto size = [](std::size_t value) { return static_cast<std::int64_t>(value); };
+        if (shape.empty() || shape.back() != size(weights_.n_inputs))
+            refuse(context.api(), "the input has shape " + text_of(shape) + ", its last size is to be " +
+                                      std::to_string(weights_.n_inputs));
+        const std::int64_t N = size(weights_.n_outputs), n_blocks = size(weights_.n_blocks());
+        BlockWeights weights = weights_;
+        weights.codes = context.data<std::uint8_t>(1, "codes", {N, n_blocks, size(weights_.block_size)});
+        weights.scales = context.data<float>(2, "scales", {N * n_blocks});
+        const float* x = context.data<float>(0);
+        shape.back() = N;
+        float* y = context.output(0, shape);
+        linear(kernels_, weights, x, element_count(shape) / weights_.n_outputs, y, context.parallel());
+    }
+
+private:
+    const Kernels& kernels_;
+    BlockWeights weights_{};
+};
+
+// The pieces of an RWKV-6 block: see plugins/mix/README.md. Their inputs are in the order of plugins/mix/__init__.py.
+struct Piece {
+    static constexpr int STATE_INPUT = -1, STATE_OUTPUT = -1;
+    static ort::ElementType input_type(std::size_t) { return ort::FLOAT; }
+
+protected:
+    explicit Piece(const Kernels& kernels) : kernels_(kernels) {}
+
+    // Shape (B, T, E) of input 0.
+    static Shape tokens_of(const Context& context) {
+        const Shape shape = context.shape(0);
+        if (shape.size() != 3 || shape[1] < 1)
+            refuse(context.api(), "x has shape " + text_of(shape) + ", not (B, T, E) with a token at least");
+        return shape;
+    }
+    static Tokens tokens(const Shape& shape) {
+        return {static_cast<std::size_t>(shape[0]), static_cast<std::size_t>(shape[1]), static_cast<std::size_t>(shape[2])};
+    }
+
+    const Kernels& kernels_;
+};
+
+struct TimeMixInputs6 : Piece {
+    static constexpr const char* NAME = "TimeMixInputs6";
+    static constexpr std::size_t N_INPUTS = 15, N_OUTPUTS = 6;
+
+    TimeMixInputs6(const Attributes& attributes, const Kernels& kernels)
+        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+
+    void compute(const Context& context) const {
+        const Shape x = tokens_of(context);
+        const std::int64_t B = x[0], E = x[2];
+        TimeMix mix{};
+        mix.x = context.data<float>(0);
+        mix.shift = context.data<float>(1, "shift", {B, E});
+        mix.norm_weight = context.data<float>(2, "ln1.weight", {E});
+        mix.norm_bias = context.data<float>(3, "ln1.bias", {E});
+        mix.epsilon = epsilon_;
+        mix.mix_x = context.data<float>(4, "time_maa_x", {1, 1, E});
+        for (std::size_t j = 0; j < N_MIXES; ++j) mix.mixes[j] = context.data<float>(5 + j, "time_maa", {1, 1, E});
+        const Shape out = context.shape(11), decay_in = context.shape(13);
+        if (out.size() != 3 || decay_in.size() != 2) refuse(context.api(), "the low-rank matrices have other shapes");
+        const std::int64_t m = out[1], d = decay_in[1];
+        mix.mix_rank = static_cast<std::size_t>(m);
+        mix.decay_rank = static_cast<std::size_t>(d);
+        mix.mix_in = context.data<float>(10, "time_maa_w1", {E, 5 * m});
+        mix.mix_out = context.data<float>(11, "time_maa_w2", {5, m, E});
+        mix.decay = context.data<float>(12, "time_decay", {1, 1, E});
+        mix.decay_in = context.data<float>(13, "time_decay_w1", {E, d});
+        mix.decay_out = context.data<float>(14, "time_decay_w2", {d, E});
+        // The model mixes decay, key, value, receptance, gate; the outputs are receptance, key, value, gate.
+        const std::size_t mix_of_output[] = {3, 1, 2, 4};
+        for (std::size_t i = 0; i < 4; ++i) mix.mixed[mix_of_output[i]] = context.output(i, x);
+        mix.log_decay = context.output(4, x);
+        mix.next_shift = context.output(5, {B, E});
+        time_mix_inputs(kernels_, tokens(x), mix, context.parallel());
+    }
+
+private:
+    float epsilon_;
+};
+
+struct ChannelMixInputs6 : Piece {
+    static constexpr const char* NAME = "ChannelMixInputs6";
+    static constexpr std::size_t N_INPUTS = 7, N_OUTPUTS = 4;
+
+    ChannelMixInputs6(const Attributes& attributes, const Kernels& kernels)
+        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+
+    void compute(const Context& context) const {
+        const Shape x = tokens_of(context);
+        const std::int64_t B = x[0], E = x[2];
+        ChannelMix mix{};
+        mix.x = context.data<float>(0);
+        mix.update = context.data<float>(1, "update", x);
+        mix.shift = context.data<float>(2, "shift", {B, E});
+        mix.norm_weight = context.data<float>(3, "ln2.weight", {E});
+        mix.norm_bias = context.data<float>(4, "ln2.bias", {E});
+        mix.epsilon = epsilon_;
+        mix.mix_key = context.data<float>(5, "time_maa_k", {1, 1, E});
+        mix.mix_receptance = context.data<float>(6, "time_maa_r", {1, 1, E});
+        mix.sum = context.output(0, x);
+        mix.key = context.output(1, x);
+        mix.receptance = context.output(2, x);
+        mix.next_shift = context.output(3, {B, E});
+        channel_mix_inputs(kernels_, tokens(x), mix, context.parallel());
+    }
+
+private:
+    float epsilon_;
+};
+
+struct HeadNormGate6 : Piece {
+    static constexpr const char* NAME = "HeadNormGate6";
+    static constexpr std::size_t N_INPUTS = 4, N_OUTPUTS = 1;
+
+    HeadNormGate6(const Attributes& attributes, const Kernels& kernels)
+        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+
+    void compute(const Context& context) const {
+        const Shape y = context.shape(0);
+        if (y.size() != 4) refuse(context.api(), "y has shape " + text_of(y) + ", not (B, T, H, N)");
+        const std::int64_t E = y[2] * y[3];
+        const Shape flat = {y[0], y[1], E};
+        const float* gate = context.data<float>(1, "gate", flat);
+        const float* weight = context.data<float>(2, "ln_x.weight", {E});
+        const float* bias = context.data<float>(3, "ln_x.bias", {E});
+        head_norm_gate(kernels_, tokens(flat), static_cast<std::size_t>(y[3]), context.data<float>(0), gate, weight, bias,
+                       epsilon_, context.output(0, flat), context.parallel());
+    }
+
+private:
+    float epsilon_;
+};
+
+struct ReluSquare : Piece {
+    static constexpr const char* NAME = "ReluSquare";
+    static constexpr std::size_t N_INPUTS = 1, N_OUTPUTS = 1;
+
+    ReluSquare(const Attributes&, const Kernels& kernels) : Piece(kernels) {}
+
+    void compute(const Context& context) const {
+        const Shape x = context.shape(0);
+        relu_square(kernels_, context.data<float>(0), element_count(x), context.output(0, x), context.parallel());
+    }
+};
+
+struct ChannelMixOutput6 : Piece {
+    static constexpr const char* NAME = "ChannelMixOutput6";
+    static constexpr std::size_t N_INPUTS = 3, N_OUTPUTS = 1;
+
+    ChannelMixOutput6(const Attributes&, const Kernels& kernels) : Piece(kernels) {}
+
+    void compute(const Context& context) const {
+        const Shape x = context.shape(0);
+        const float* receptance = context.data<float>(1, "receptance", x);
+        const float* value = context.data<float>(2, "value", x);
+        channel_mix_output(kernels_, context.data<float>(0), receptance, value, element_count(x), context.output(0, x),
+                           context.parallel());
+    }
+};
+
+// Of the sessions that are opened now.
+const Kernels& level(Api api) {
+    const char* error = nullptr;
+    const Kernels* chosen = choose_level(&error);
+    if (chosen == nullptr) refuse(api, error);
+    return *chosen;
+}
+
+// Turns what is thrown into what the runtime understands.
+template <typename Action>
+OrtStatus* status_of(Api api, const Action& action) {
+    try {
+        action();
+        return nullptr;
+    } catch (const OrtFailure& failure) {
+        return failure.status;
+    } catch (const std::exception& error) {
+        return ort::CreateStatus::call(api, ort::FAIL, error.what());
+    }
+}
+
+template <typename Op>
+struct OpTable : ort::CustomOp {
+    struct Kernel {
+        Api api;
+        Op op;
+    };
+
+    OpTable() : ort::CustomOp{} {
+        version = ort::MIN_VERSION;
+        get_name = [](const CustomOp*) { return Op::NAME; };
+        get_execution_provider = [](const CustomOp*) -> const char* { return nullptr; };  // CPU
+        get_input_type = [](const CustomOp*, std::size_t i) { return Op::input_type(i); };
+        get_input_count = [](const CustomOp*) { return Op::N_INPUTS; };
+        get_output_type = [](const CustomOp*, std::size_t) { return ort::FLOAT; };
+        get_output_count = [](const CustomOp*) { return Op::N_OUTPUTS; };
+        get_input_characteristic = [](const CustomOp*, std::size_t) { return ort::REQUIRED; };
+        get_output_characteristic = [](const CustomOp*, std::size_t) { return ort::REQUIRED; };
+        get_input_memory_type = [](const CustomOp*, std::size_t) { return 0; };
+        get_variadic_input_min_arity = get_variadic_output_min_arity = [](const CustomOp*) { return 1; };
+        get_variadic_input_homogeneity = get_variadic_output_homogeneity = [](const CustomOp*) { return 1; };
+        get_start_version = [](const CustomOp*) { return 1; };
+        get_end_version = [](const CustomOp*) { return 1; };
+        create_kernel_v2 = [](const CustomOp*, Api api, const OrtKernelInfo* info, void** kernel) {
+            return status_of(api, [&] { *kernel = new Kernel{api, Op(Attributes(api, info), level(api))}; });
+        };
+        compute_v2 = [](void* self, OrtKernelContext* context) {
+            const Kernel& kernel = *static_cast<const Kernel*>(self);
+            return status_of(kernel.api, [&] { kernel.op.compute(Context(kernel.api, context)); });
+        };
+        destroy = [](void* self) { delete static_cast<Kernel*>(self); };
+        // The state may be updated where it is.
+        get_may_inplace = [](int** input, int** output) -> std::size_t {
+            if (Op::STATE_INPUT < 0) return 0;
+            *input = new int(Op::STATE_INPUT);
+            *output = new int(Op::STATE_OUTPUT);
+            return 1;
+        };
+        release_may_inplace = [](int* input, int* output) { delete input, delete output; };
+        get_alias_map = [](int**, int**) -> std::size_t { return 0; };
+        release_alias_map = [](int*, int*) {};
+    }
+};
+
+OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
+    static const OpTable<Wkv<6>> wkv6;
+    static const OpTable<Wkv<7>> wkv7;
+    static const OpTable<BlockLinear> block_linear;
+    static const OpTable<TimeMixInputs6> time_mix_inputs_6;
+    static const OpTable<HeadNormGate6> head_norm_gate_6;
+    static const OpTable<ChannelMixInputs6> channel_mix_inputs_6;
+    static const OpTable<ReluSquare> relu_square;
+    static const OpTable<ChannelMixOutput6> channel_mix_output_6;
+    static const ort::CustomOp* const all[] = {&wkv6,
+                                               &wkv7,
+                                               &block_linear,
+                                               &time_mix_inputs_6,
+                                               &head_norm_gate_6,
+                                               &channel_mix_inputs_6,
+                                               &relu_square,
+                                               &channel_mix_output_6};
+    return status_of(api, [&] {
+        // The runtime keeps no copy: a domain lives as long as sessions may, which is as long as the process.
+        static OrtCustomOpDomain* domain = [&] {
+            OrtCustomOpDomain* made;
+            check(ort::CreateCustomOpDomain::call(api, "aurora", &made));
+            for (const ort::CustomOp* op : all) check(ort::CustomOpDomainAdd::call(api, made, op));
+            return made;
+        }();
+        check(ort::AddCustomOpDomain::call(api, options, domain));
+    });
+}
+
+}  // namespace
+}  // namespace aurora
+
+#define AURORA_EXPORT extern "C" __attribute__((visibility("default")))
+
+// What ONNX Runtime looks up in an operator library.
+AURORA_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const ort::ApiBase* base) {
+    const aurora::Api api = base->get_api(ort::MIN_VERSION);
+    if (api == nullptr) return ort::CreateStatus::call(base->get_api(1), ort::FAIL, "ONNX Runtime 1.18 or newer is needed");
+    return aurora::add_domain(api, options);
+}
+
+// The level that is or would be used, or nullptr, and why in `error`.
+AURORA_EXPORT const char* aurora_cpu_level(const char** error) {
+    const aurora::Kernels* chosen = aurora::choose_level(error);
+    return chosen == nullptr ? nullptr : chosen->name;
+}
+
+// Name of level i of this library, the best first, and whether this machine runs it; nullptr past the last.
+AURORA_EXPORT const char* aurora_cpu_level_name(std::size_t i, int* is_supported) {
+    std::size_t n;
+    const aurora::Kernels* const* levels = aurora::all_levels(&n);
+    if (i >= n) return nullptr;
+    *is_supported = levels[i]->is_supported();
+    return levels[i]->name;
+}

@@ -1,0 +1,106 @@
+#include "linear_cpu.h"
+
+#include <vector>
+
+namespace aurora {
+namespace {
+
+// Weights of a panel that are in order at a time: they and a tile of activations stay in the first level of the cache.
+constexpr std::size_t PANEL_INPUTS = 1024;
+
+// Bytes of weights that one piece of work of a single row reads: enough to be worth a hand-over, and to be shared well.
+constexpr std::size_t ROW_BYTES_AT_ONCE = 96 * 1024;
+
+// Activations of all rows in codes, in tiles of nearly the same number of rows.
+class Activations {
+public:
+    Activations(const Kernels& kernels, const float* x, std::size_t n_rows, const BlockWeights& weights,
+                const Parallel& parallel)
+        : n_rows_(n_rows),
+          n_tiles_((n_rows + kernels.tile_rows - 1) / kernels.tile_rows),
+          n_blocks_(weights.n_blocks()),
+          block_size_(weights.block_size) {
+        // Kept by the thread that asks, from one layer to the next.
+        thread_local std::vector<std::int8_t> codes;
+        thread_local std::vector<float> scales;
+        thread_local std::vector<std::int32_t> offsets;
+        if (codes.size() < n_rows * n_blocks_ * block_size_) codes.resize(n_rows * n_blocks_ * block_size_);
+        if (scales.size() < n_rows * n_blocks_) {
+            scales.resize(n_rows * n_blocks_);
+            offsets.resize(n_rows * n_blocks_);
+        }
+        codes_ = codes.data(), scales_ = scales.data(), offsets_ = offsets.data();
+        const auto quantize = [&](std::size_t i) {
+            kernels.quantize(x + first_row(i) * weights.n_inputs, weights.n_inputs, weights.n_inputs, tile(i, 0, n_blocks_));
+        };
+        if (n_tiles_ == 1)
+            quantize(0);
+        else
+            parallel(n_tiles_, quantize);
+    }
+
+    std::size_t n_tiles() const { return n_tiles_; }
+    std::size_t first_row(std::size_t i) const { return i * n_rows_ / n_tiles_; }
+
+    // Some blocks of the rows of a tile.
+    TileRows tile(std::size_t i, std::size_t first_block, std::size_t n_blocks) const {
+        const std::size_t first = first_row(i), n_rows = first_row(i + 1) - first;
+        const std::size_t at = first * n_blocks_ + first_block * n_rows;
+        return {n_rows, n_blocks, block_size_, codes_ + at * block_size_, scales_ + at, offsets_ + at};
+    }
+
+private:
+    std::size_t n_rows_, n_tiles_, n_blocks_, block_size_;
+    std::int8_t* codes_;
+    float* scales_;
+    std::int32_t* offsets_;
+};
+
+void multiply_one_row(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
+                      const Parallel& parallel) {
+    const std::size_t n_blocks = weights.n_blocks(), row_bytes = n_blocks * weights.block_size;
+    std::size_t step = ROW_BYTES_AT_ONCE / row_bytes;
+    step = step < 4 ? 4 : step / 4 * 4;
+    const TileRows row = activations.tile(0, 0, n_blocks);
+    parallel((weights.n_outputs + step - 1) / step, [&](std::size_t i) {
+        const std::size_t first = i * step;
+        const std::size_t n = weights.n_outputs - first < step ? weights.n_outputs - first : step;
+        kernels.multiply_row(row, weights.codes + first * row_bytes, weights.scales + first * n_blocks, n, y + first);
+    });
+}
+
+void multiply_panel(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
+                    std::size_t first) {
+    alignas(64) std::uint8_t panel[PANEL_INPUTS * MAX_PANEL_COLUMNS];
+    alignas(64) float panel_scales[PANEL_INPUTS / 16 * MAX_PANEL_COLUMNS];
+    const std::size_t n_blocks = weights.n_blocks(), row_bytes = n_blocks * weights.block_size;
+    const std::size_t n = weights.n_outputs - first < kernels.panel_columns ? weights.n_outputs - first
+                                                                             : kernels.panel_columns;
+    const std::size_t at_once = PANEL_INPUTS / weights.block_size;
+    for (std::size_t block = 0; block < n_blocks; block += at_once) {
+        const std::size_t n_some = n_blocks - block < at_once ? n_blocks - block : at_once;
+        kernels.pack_panel(weights.codes + first * row_bytes + block * weights.block_size,
+                           weights.scales + first * n_blocks + block, n, n_some, weights.block_size, row_bytes, n_blocks,
+                           panel, panel_scales);
+        for (std::size_t i = 0; i < activations.n_tiles(); ++i)
+            kernels.multiply_tile(activations.tile(i, block, n_some), panel, panel_scales, n, block == 0,
+                                  y + activations.first_row(i) * weights.n_outputs + first, weights.n_outputs);
+    }
+}
+
+}  // namespace
+
+void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, float* y,
+            const Parallel& parallel) {
+    if (n_rows == 0) return;
+    const Activations activations(kernels, x, n_rows, weights, parallel);
+    if (n_rows == 1) {
+        multiply_one_row(kernels, weights, activations, y, parallel);
+        return;
+    }
+    const std::size_t columns = kernels.panel_columns;
+    parallel((weights.n_outputs + columns - 1) / columns,
+             [&](std::size_t i) { multiply_panel(kernels, weights, activations, y, i * columns); });
+}
+
+}  // namespace aurora

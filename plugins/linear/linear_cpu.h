@@ -1,0 +1,24 @@
+// A linear layer of 8-bit weights on a CPU: the operator `aurora::BlockLinear` on raw memory.
+#pragma once
+
+#include "../cpu/levels.h"
+#include "../cpu/parallel.h"
+
+namespace aurora {
+
+// Weights as in the file, which is all there is of them: rows of whole blocks, codes 128 + weight / scale.
+struct BlockWeights {
+    std::size_t n_outputs, n_inputs, block_size;  // block_size: 16, 32, 64, 128 or 256
+    const std::uint8_t* codes;                    // (n_outputs, blocks, block_size)
+    const float* scales;                          // (n_outputs, blocks)
+
+    std::size_t n_blocks() const { return (n_inputs + block_size - 1) / block_size; }
+};
+
+// y (n_rows, n_outputs) = x (n_rows, n_inputs) times the weights. x is rounded to 8 bits by rows and blocks.
+// One row is a walk along the weights as they lie: the memory is the limit. More rows are tiles of products, for which
+// every thread brings a panel of weights into order when it needs it, in its own cache.
+void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, float* y,
+            const Parallel& parallel);
+
+}  // namespace aurora

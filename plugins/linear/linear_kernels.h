@@ -1,0 +1,226 @@
+// Products of 8-bit activations and 8-bit weights by blocks. Included once per level, after cpu/simd.h.
+//
+// A product step (`dot4`) takes four weights and four activations in each lane. Sums of a block are exact in int32; at
+// its end they become floats, times the two scales. The weights lie in the file as codes of 128 + weight, 0 to 255.
+// A level whose dot4 wants signed weights says so by OFFSET = 0, and flips the highest bit, which subtracts 128.
+#pragma once
+
+#include "../cpu/levels.h"
+
+constexpr std::size_t PANEL_COLUMNS = PANEL_VECTORS * LANES;
+constexpr std::size_t MAX_BLOCK_SIZE = 256;
+
+AURORA_INLINE Ints weight_codes(const std::uint8_t* from) {
+    const Ints codes = load_ints(from);
+    return OFFSET ? codes : codes ^ static_cast<std::int32_t>(0x80808080);
+}
+
+// The largest magnitude of n floats; NaN if one of them is not finite.
+AURORA_INLINE float peak_of(const float* x, std::size_t n) {
+    Floats peak = {}, zero = {};
+    std::size_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        const Floats v = load(x + i);
+        peak = larger(absolute(v), peak);
+        zero += v * 0.0f;  // NaN from now on if v is not finite
+    }
+    float result = 0, rest = sum(zero);
+    AURORA_UNROLL
+    for (std::size_t j = 0; j < LANES; ++j) result = peak[j] > result ? peak[j] : result;
+    for (; i < n; ++i) {
+        const float magnitude = std::fabs(x[i]);
+        result = magnitude > result ? magnitude : result;
+        rest += x[i] * 0.0f;
+    }
+    return result + rest;
+}
+
+// codes = round(x * inverse), four to a lane, for `n` floats; returns their sum. Past n the codes are 0.
+AURORA_INLINE std::int32_t encode(const float* x, std::size_t n, std::size_t block_size, float inverse,
+                                  std::int8_t* codes) {
+    std::size_t i = 0;
+    Ints total = {};
+    for (; i + LANES <= n; i += LANES) {
+        const Ints rounded = __builtin_convertvector(round_to_int(load(x + i) * inverse), Ints);
+        total += rounded;
+        typedef std::int8_t Bytes __attribute__((vector_size(LANES)));
+        const Bytes bytes = __builtin_convertvector(rounded, Bytes);
+        std::memcpy(codes + i, &bytes, sizeof bytes);
+    }
+    std::int32_t result = 0;
+    AURORA_UNROLL
+    for (std::size_t j = 0; j < LANES; ++j) result += total[j];
+    for (; i < n; ++i) {
+        codes[i] = static_cast<std::int8_t>(std::nearbyint(x[i] * inverse));
+        result += codes[i];
+    }
+    if (n < block_size) std::memset(codes + n, 0, block_size - n);
+    return result;
+}
+
+static void quantize(const float* x, std::size_t n_inputs, std::size_t row_stride, const TileRows& rows) {
+    alignas(64) std::int8_t codes[MAX_BLOCK_SIZE];
+    const std::size_t block_size = rows.block_size;
+    for (std::size_t row = 0; row < rows.n_rows; ++row, x += row_stride) {
+        for (std::size_t block = 0; block < rows.n_blocks; ++block) {
+            const std::size_t begin = block * block_size;
+            const std::size_t n = n_inputs - begin < block_size ? n_inputs - begin : block_size;
+            const float peak = peak_of(x + begin, n);
+            // Under the smallest normal number the inverse would not be finite. A NaN is kept in the scale alone.
+            const bool is_number = peak >= 1e-30f;
+            const float inverse = is_number ? 127.0f / peak : 0.0f;
+            const bool is_finite = peak == peak;
+            const std::int32_t total = is_finite ? encode(x + begin, n, block_size, inverse, codes) : 0;
+            if (!is_finite) std::memset(codes, 0, block_size);
+            const std::size_t at = block * rows.n_rows + row;
+            rows.scales[at] = is_finite ? (is_number ? peak / 127.0f : 0.0f) : peak;
+            rows.offsets[at] = -OFFSET * total;
+            std::int8_t* to = rows.codes + (begin * rows.n_rows) + row * 4;
+            if (rows.n_rows == 1) {
+                std::memcpy(to, codes, block_size);
+            } else {
+                for (std::size_t i = 0; i < block_size; i += 4, to += rows.n_rows * 4) std::memcpy(to, codes + i, 4);
+            }
+        }
+    }
+}
+
+// How far ahead of the product weights are asked for: further than the prefetchers of the hardware dare.
+constexpr std::size_t PREFETCH_BYTES = 4096;
+
+// One output. Rows are read one after the other, as they lie: several at a time read slower, because the memory likes
+// one long stream best, and there is time enough for the sum at the end of each row.
+AURORA_INLINE float multiply_whole(const TileRows& row, const std::uint8_t* weights, const float* weight_scales) {
+    const std::size_t block_size = row.block_size;
+    const std::int8_t* codes = row.codes;
+    Floats total = {};
+    for (std::size_t block = 0; block < row.n_blocks; ++block) {
+        Ints sums = {OFFSET ? row.offsets[block] : 0};
+        for (std::size_t i = 0; i < block_size; i += VECTOR_BYTES, weights += VECTOR_BYTES, codes += VECTOR_BYTES) {
+            if (VECTOR_BYTES == 64 || i % 64 == 0) __builtin_prefetch(weights + PREFETCH_BYTES);
+            sums = dot4(sums, weight_codes(weights), load_ints(codes));
+        }
+        total += to_floats(sums) * (weight_scales[block] * row.scales[block]);
+    }
+    return sum(total);
+}
+
+// For blocks that are no whole number of vectors.
+AURORA_INLINE float multiply_one(const TileRows& row, const std::uint8_t* weights, const float* weight_scales) {
+    float total = 0;
+    for (std::size_t block = 0; block < row.n_blocks; ++block) {
+        std::int32_t products = 0;
+        for (std::size_t i = block * row.block_size; i < (block + 1) * row.block_size; ++i)
+            products += (static_cast<std::int32_t>(weights[i]) - 128) * row.codes[i];
+        total += static_cast<float>(products) * (weight_scales[block] * row.scales[block]);
+    }
+    return total;
+}
+
+static void multiply_row(const TileRows& row, const std::uint8_t* weights, const float* weight_scales,
+                         std::size_t n_outputs, float* y) {
+    const std::size_t row_bytes = row.n_blocks * row.block_size;
+    std::size_t n = 0;
+    if (row.block_size % VECTOR_BYTES == 0)
+        for (; n < n_outputs; ++n) y[n] = multiply_whole(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
+    for (; n < n_outputs; ++n) y[n] = multiply_one(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
+}
+
+// LANES rows of LANES quads become LANES columns: each pass interleaves the upper half of the rows with the lower.
+AURORA_INLINE void transpose(Ints (&rows)[LANES]) {
+    for (std::size_t pass = 1; pass < LANES; pass *= 2) {
+        Ints next[LANES];
+        AURORA_UNROLL
+        for (std::size_t i = 0; i < LANES / 2; ++i) {
+            next[2 * i] = interleave_low(rows[i], rows[i + LANES / 2]);
+            next[2 * i + 1] = interleave_high(rows[i], rows[i + LANES / 2]);
+        }
+        AURORA_UNROLL
+        for (std::size_t i = 0; i < LANES; ++i) rows[i] = next[i];
+    }
+}
+
+static void pack_panel(const std::uint8_t* weights, const float* weight_scales, std::size_t n_columns,
+                       std::size_t n_blocks, std::size_t block_size, std::size_t row_bytes, std::size_t row_blocks,
+                       std::uint8_t* panel, float* panel_scales) {
+    for (std::size_t block = 0; block < n_blocks; ++block)
+        for (std::size_t column = 0; column < PANEL_COLUMNS; ++column)
+            panel_scales[block * PANEL_COLUMNS + column] =
+                column < n_columns ? weight_scales[column * row_blocks + block] : 0.0f;
+    const std::size_t n_bytes = n_blocks * block_size, whole = n_bytes / VECTOR_BYTES * VECTOR_BYTES;
+    for (std::size_t first = 0; first < PANEL_COLUMNS; first += LANES) {
+        const std::size_t n = n_columns < first ? 0 : (n_columns - first < LANES ? n_columns - first : LANES);
+        const std::uint8_t* from = weights + first * row_bytes;
+        std::size_t i = 0;
+        for (; i < whole; i += VECTOR_BYTES) {
+            Ints rows[LANES] = {};
+            for (std::size_t column = 0; column < n; ++column) rows[column] = weight_codes(from + column * row_bytes + i);
+            transpose(rows);
+            for (std::size_t quad = 0; quad < LANES; ++quad)
+                store_ints(panel + (i + quad * 4) * PANEL_COLUMNS + first * 4, rows[quad]);
+        }
+        for (; i < n_bytes; i += 4) {
+            for (std::size_t column = 0; column < LANES; ++column) {
+                std::int32_t quad = 0;
+                if (column < n) quad = load_quad(from + column * row_bytes + i);
+                if (!OFFSET && column < n) quad ^= static_cast<std::int32_t>(0x80808080);
+                std::memcpy(panel + i * PANEL_COLUMNS + (first + column) * 4, &quad, 4);
+            }
+        }
+    }
+}
+
+// R rows times a panel: R * PANEL_VECTORS sums stay in registers through a block.
+template <std::size_t R>
+static void multiply_tile_of(const TileRows& rows, const std::uint8_t* panel, const float* panel_scales,
+                             std::size_t n_columns, bool is_first, float* y, std::size_t y_stride) {
+    alignas(64) float totals[R][PANEL_COLUMNS] = {};
+    const std::int8_t* codes = rows.codes;
+    for (std::size_t block = 0; block < rows.n_blocks; ++block) {
+        Ints sums[R][PANEL_VECTORS];
+        AURORA_UNROLL
+        for (std::size_t r = 0; r < R; ++r)
+            AURORA_UNROLL
+            for (std::size_t v = 0; v < PANEL_VECTORS; ++v)
+                sums[r][v] = OFFSET ? splat_int(rows.offsets[block * R + r]) : Ints{};
+        for (std::size_t i = 0; i < rows.block_size; i += 4, codes += 4 * R, panel += 4 * PANEL_COLUMNS) {
+            Ints weights[PANEL_VECTORS];
+            AURORA_UNROLL
+            for (std::size_t v = 0; v < PANEL_VECTORS; ++v) weights[v] = load_ints(panel + v * VECTOR_BYTES);
+            AURORA_UNROLL
+            for (std::size_t r = 0; r < R; ++r) {
+                const Ints activations = splat_int(load_quad(codes + 4 * r));
+                AURORA_UNROLL
+                for (std::size_t v = 0; v < PANEL_VECTORS; ++v) sums[r][v] = dot4(sums[r][v], weights[v], activations);
+            }
+        }
+        AURORA_UNROLL
+        for (std::size_t v = 0; v < PANEL_VECTORS; ++v) {
+            const Floats weight_scale = load(panel_scales + block * PANEL_COLUMNS + v * LANES);
+            AURORA_UNROLL
+            for (std::size_t r = 0; r < R; ++r) {
+                float* total = &totals[r][v * LANES];
+                store(total, load(total) + to_floats(sums[r][v]) * (weight_scale * rows.scales[block * R + r]));
+            }
+        }
+    }
+    AURORA_UNROLL
+    for (std::size_t r = 0; r < R; ++r, y += y_stride)
+        for (std::size_t n = 0; n < n_columns; ++n) y[n] = is_first ? totals[r][n] : y[n] + totals[r][n];
+}
+
+template <std::size_t R>
+AURORA_INLINE void multiply_tile_up_to(const TileRows& rows, const std::uint8_t* panel, const float* panel_scales,
+                                       std::size_t n_columns, bool is_first, float* y, std::size_t y_stride) {
+    if constexpr (R > 0) {
+        if (rows.n_rows == R)
+            multiply_tile_of<R>(rows, panel, panel_scales, n_columns, is_first, y, y_stride);
+        else
+            multiply_tile_up_to<R - 1>(rows, panel, panel_scales, n_columns, is_first, y, y_stride);
+    }
+}
+
+static void multiply_tile(const TileRows& rows, const std::uint8_t* panel, const float* panel_scales,
+                          std::size_t n_columns, bool is_first, float* y, std::size_t y_stride) {
+    multiply_tile_up_to<TILE_ROWS>(rows, panel, panel_scales, n_columns, is_first, y, y_stride);
+}

@@ -1,0 +1,181 @@
+// The native kernels on raw memory, every instruction set of this machine, against the same formulas in double.
+// Buffers are heap blocks of exactly the size needed, or one float off their alignment: a sanitizer sees every step past
+// an end. Prints what fails, and ends with exit code 1 then.
+#include <cmath>
+#include <cstdio>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "../../plugins/linear/linear_cpu.h"
+#include "../../plugins/wkv/wkv_cpu.h"
+
+namespace {
+
+using namespace aurora;
+
+std::mt19937 generator(0);
+int n_checks = 0, n_failures = 0;
+
+// A block of exactly n elements, from a place that no vector likes.
+template <typename T>
+class Buffer {
+public:
+    explicit Buffer(std::size_t n, std::size_t shift = 1) : memory_(new T[n + shift]), first_(memory_.get() + shift), n_(n) {}
+    T* data() const { return first_; }
+    std::size_t size() const { return n_; }
+    T& operator[](std::size_t i) const { return first_[i]; }
+    T* begin() const { return first_; }
+    T* end() const { return first_ + n_; }
+
+private:
+    std::unique_ptr<T[]> memory_;
+    T* first_;
+    std::size_t n_;
+};
+
+Buffer<float> normal(std::size_t n, float scale = 1) {
+    std::normal_distribution<float> distribution(0, scale);
+    Buffer<float> values(n);
+    for (float& value : values) value = distribution(generator);
+    return values;
+}
+
+// Threads that are made for each call: slow, and enough to let kernels meet.
+Parallel threads(int* n_threads) {
+    return {[](void* n_threads, std::size_t n, void (*work)(void*, std::size_t), void* context) {
+                std::vector<std::thread> pool;
+                const std::size_t step = static_cast<std::size_t>(*static_cast<int*>(n_threads));
+                for (std::size_t first = 0; first < step; ++first)
+                    pool.emplace_back([=] { for (std::size_t i = first; i < n; i += step) work(context, i); });
+                for (std::thread& thread : pool) thread.join();
+            },
+            n_threads};
+}
+
+void expect_near(const char* what, const char* level, double actual, double expected, double bound) {
+    ++n_checks;
+    if (std::fabs(actual - expected) <= bound || (std::isnan(actual) && std::isnan(expected))) return;
+    if (++n_failures <= 20) std::printf("%s, %s: %.9g, expected %.9g +- %.3g\n", level, what, actual, expected, bound);
+}
+
+template <typename Actual, typename Expected>
+void expect_all_near(const char* what, const char* level, const Actual& actual, const Expected& expected, double error) {
+    double scale = 1e-30;
+    for (double value : expected) scale = std::fmax(scale, std::fabs(value));
+    for (std::size_t i = 0; i < expected.size(); ++i) expect_near(what, level, actual[i], expected[i], error * scale);
+}
+
+struct WkvCase {
+    std::size_t B, T, H, N;
+    float log_decay;  // NaN: drawn
+    bool in_place;
+    int n_threads;
+};
+
+void test_wkv(const Kernels& kernels, const WkvCase& c, bool is_6) {
+    const std::size_t n = c.B * c.T * c.H * c.N, n_state = c.B * c.H * c.N * c.N;
+    const auto r = normal(n), k = normal(n), v = normal(n), a = normal(n, 0.1f), b = normal(n, 0.1f), u = normal(c.H * c.N);
+    auto w = normal(n);
+    for (float& value : w) value = std::isnan(c.log_decay) ? -std::exp(2 * value) : c.log_decay;
+    const auto state = normal(n_state);
+    std::vector<double> s(state.begin(), state.end()), y(n);
+    for (std::size_t q = 0; q < c.B * c.H; ++q) {
+        double* S = &s[q * c.N * c.N];
+        for (std::size_t t = 0; t < c.T; ++t) {
+            const std::size_t at = ((q / c.H * c.T + t) * c.H + q % c.H) * c.N;
+            for (std::size_t j = 0; j < c.N; ++j) {
+                double removed = 0, total = 0;
+                for (std::size_t i = 0; i < c.N; ++i) removed += is_6 ? 0.0 : a[at + i] * S[i * c.N + j];
+                for (std::size_t i = 0; i < c.N; ++i) {
+                    const double own = static_cast<double>(k[at + i]) * v[at + j], before = S[i * c.N + j];
+                    double& after = S[i * c.N + j];
+                    after = std::exp(static_cast<double>(w[at + i])) * before + own + (is_6 ? 0.0 : b[at + i] * removed);
+                    total += r[at + i] * (is_6 ? before + u[q % c.H * c.N + i] * own : after);
+                }
+                y[at + j] = total;
+            }
+        }
+    }
+    Buffer<float> output(n), copy(n_state), next(n_state);
+    std::copy(state.begin(), state.end(), copy.begin());
+    WkvHead all{};
+    all.receptance = r.data(), all.key = k.data(), all.value = v.data(), all.log_decay = w.data();
+    if (is_6)
+        all.bonus = u.data();
+    else
+        all.removal = a.data(), all.replacement = b.data();
+    all.state = copy.data();
+    all.next_state = c.in_place ? copy.data() : next.data();
+    all.output = output.data();
+    int n_threads = c.n_threads;
+    wkv(kernels, {c.B, c.T, c.H, c.N}, all, threads(&n_threads));
+    const char* name = is_6 ? "wkv6" : "wkv7";
+    expect_all_near(name, kernels.name, output, y, 2e-6);
+    expect_all_near(name, kernels.name, c.in_place ? copy : next, s, 2e-6);
+    if (!c.in_place) expect_all_near("state that is only read", kernels.name, copy, std::vector<float>(state.begin(), state.end()), 0);
+}
+
+void test_linear(const Kernels& kernels, std::size_t T, std::size_t K, std::size_t N, std::size_t block, int n_threads) {
+    const std::size_t n_blocks = (K + block - 1) / block;
+    Buffer<std::uint8_t> codes(N * n_blocks * block, 3);
+    for (std::size_t i = 0; i < codes.size(); ++i)
+        codes[i] = i % (n_blocks * block) < K ? static_cast<std::uint8_t>(generator() % 256) : 128;
+    auto scales = normal(N * n_blocks, 0.01f);
+    auto x = normal(T * K);
+    if (T > 2) std::fill(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(K), 0.0f);
+    Buffer<float> y(T * N);
+    const BlockWeights weights{N, K, block, codes.data(), scales.data()};
+    linear(kernels, weights, x.data(), T, y.data(), threads(&n_threads));
+    double scale = 1e-30;
+    std::vector<double> expected(T * N), bounds(T * N);
+    for (std::size_t t = 0; t < T; ++t) {
+        for (std::size_t n = 0; n < N; ++n) {
+            double total = 0, bound = 0;
+            for (std::size_t q = 0; q < n_blocks; ++q) {
+                float peak = 0;
+                for (std::size_t i = q * block; i < std::fmin(K, (q + 1) * block); ++i) peak = std::fmax(peak, std::fabs(x[t * K + i]));
+                const double inverse = peak > 0 ? 127.0f / peak : 0, step = peak / 127.0 * scales[n * n_blocks + q];
+                for (std::size_t i = q * block; i < std::fmin(K, (q + 1) * block); ++i) {
+                    const double exact = x[t * K + i] * inverse, code = codes[n * n_blocks * block + i] - 128.0;
+                    total += std::nearbyint(exact) * code * step;
+                    // A number between two codes may go either way in float.
+                    if (std::fabs(std::fabs(exact - std::trunc(exact)) - 0.5) < 1e-4) bound += std::fabs(code * step);
+                }
+            }
+            expected[t * N + n] = total, bounds[t * N + n] = bound;
+            scale = std::fmax(scale, std::fabs(total));
+        }
+    }
+    for (std::size_t i = 0; i < T * N; ++i) expect_near("linear", kernels.name, y[i], expected[i], 1e-5 * scale + bounds[i]);
+}
+
+}  // namespace
+
+int main() {
+    std::size_t n_levels;
+    const Kernels* const* levels = all_levels(&n_levels);
+    for (std::size_t i = 0; i < n_levels; ++i) {
+        const Kernels& kernels = *levels[i];
+        if (!kernels.is_supported()) {
+            std::printf("%s: not on this machine\n", kernels.name);
+            continue;
+        }
+        const int before = n_checks;
+        for (bool is_6 : {true, false}) {
+            for (bool in_place : {false, true}) {
+                for (std::size_t N : {1, 5, 8, 16, 20, 64, 100, 256}) test_wkv(kernels, {1, 3, 2, N, NAN, in_place, 2}, is_6);
+                test_wkv(kernels, {2, 17, 3, 64, NAN, in_place, 3}, is_6);
+                for (float log_decay : {0.0f, -1e-30f, -87.4f, -1e4f, -INFINITY}) test_wkv(kernels, {1, 2, 1, 64, log_decay, in_place, 1}, is_6);
+            }
+        }
+        for (std::size_t block : {16, 32, 64, 128, 256})
+            for (std::size_t T : {1, 2, 5, 14, 15, 29})
+                for (std::size_t K : {1, 100, 256, 1300})
+                    for (std::size_t N : {1, 16, 35}) test_linear(kernels, T, K, N, block, static_cast<int>(1 + T % 3));
+        std::printf("%s: %d values compared\n", kernels.name, n_checks - before);
+    }
+    if (n_failures) std::printf("%d of %d differ\n", n_failures, n_checks);
+    return n_failures ? 1 : 0;
+}

@@ -1,0 +1,76 @@
+"""Calls the CUDA kernels with torch tensors that are surrounded by guards, and poisoned where nothing may be left."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aurora_export.plugins.wkv import reference
+from aurora_export.plugins.wkv.cuda_library import ARGUMENTS, FLOAT32_ALWAYS, WkvCudaLibrary
+from aurora_export.plugins.wkv.op import INPUTS
+
+GUARD = 2048
+"""Elements before and after each array; a multiple of the kernels' alignment in every type."""
+
+HEAD_SIZE = 64
+
+
+def shape_of(name: str, op_type: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    n_sequences, n_tokens, n_heads, size = sizes
+    shapes = {
+        "(B, T, H, N)": (n_sequences, n_tokens, n_heads, size),
+        "(H, N)": (n_heads, size),
+        "(B, H, N, N)": (n_sequences, n_heads, size, size),
+    }
+    described = {**INPUTS[op_type], "output": "(B, T, H, N)", "next_state": "(B, H, N, N)"}
+    return shapes[described[name]]
+
+
+def random_inputs(op_type: str, sizes: tuple[int, ...], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Inputs as a model makes them, from almost no decay to exp(-40), in the types that the kernels take."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = {name: torch.randn(shape_of(name, op_type, sizes), generator=generator) for name in INPUTS[op_type]}
+    if op_type == "Wkv6":
+        drawn["log_decay"] = -torch.exp(drawn["log_decay"] * 2)
+    else:
+        drawn["log_decay"] = -0.6065 * torch.sigmoid(drawn["log_decay"])
+        drawn["removal"] = torch.nn.functional.normalize(drawn["removal"], dim=-1)
+        drawn["replacement"] = -drawn["removal"] * 0.5
+    return {name: x if name in FLOAT32_ALWAYS else x.to(dtype) for name, x in drawn.items()}
+
+
+def expected(op_type: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """What the reference makes of the same inputs, in float64."""
+    recurrent = getattr(reference, f"{op_type.lower()}_recurrent")
+    return recurrent(*(inputs[name].double() for name in INPUTS[op_type]))
+
+
+def guarded(values: Tensor) -> tuple[Tensor, Tensor]:
+    """A copy of `values` between guards of NaN: the whole buffer, and the view of the copy in it."""
+    buffer = torch.full((values.numel() + 2 * GUARD,), float("nan"), dtype=values.dtype, device=values.device)
+    view = buffer[GUARD:-GUARD].view(values.shape)
+    view.copy_(values)
+    return buffer, view
+
+
+def run(
+    library: WkvCudaLibrary, op_type: str, inputs: dict[str, Tensor], *, in_place: bool = False, stream: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Outputs of the kernels; asserts that nothing else was written.
+
+    in_place: give the same buffer for `state` and `next_state`.
+    """
+    first = inputs["receptance"]
+    sizes = tuple(first.shape)
+    buffers = {name: guarded(x) for name, x in inputs.items()}
+    buffers["output"] = guarded(torch.full_like(first, float("nan")))
+    buffers["next_state"] = buffers["state"] if in_place else guarded(torch.full_like(inputs["state"], float("nan")))
+    addresses = {name: buffers[name][1].data_ptr() for name in ARGUMENTS[op_type]}
+    library.enqueue(op_type, addresses, sizes, element_type=str(first.dtype).removeprefix("torch."), stream=stream)
+    if first.is_cuda:
+        torch.cuda.synchronize()
+    for name, (buffer, view) in buffers.items():
+        assert buffer[:GUARD].isnan().all() and buffer[-GUARD:].isnan().all(), f"{name}: written outside"
+        if name in inputs and not (in_place and name == "state"):
+            assert torch.equal(view, inputs[name]), f"{name}: an input was changed"
+    return buffers["output"][1], buffers["next_state"][1]
