@@ -12,8 +12,7 @@ def kept_indices(times_s: Sequence[float], sizes: Sequence[int], budget_bytes: i
     times_s: ascending, seconds of video; the last one is now. sizes: bytes of each, in the same order.
     The newest always stays, even if it alone is over the budget, and the oldest as long as two fit. Of the others
     the one goes first whose gap, once it is gone, is the smallest in proportion to how long ago the gap began; of
-    equals the older. So gaps grow in proportion to age, whatever is added later: what is gone is never missed by a
-    plan made with more knowledge.
+    equals the older. So gaps grow in proportion to age, also when checkpoints are thinned after each that is added.
     Raises ValueError if the times are not ascending.
     """
     if any(later < earlier for earlier, later in pairwise(times_s)):
