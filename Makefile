@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 SUBPACKAGES := $(filter-out core,$(patsubst %/__init__.py,%,$(wildcard */__init__.py)))
 BUNDLE := build/testbed.aurora
-NATIVE := $(sort $(wildcard plugins/*/*.cpp plugins/*/*.h))
+NATIVE := $(sort $(wildcard plugins/cpu/*.cpp plugins/cpu/*.h plugins/*/*_cpu.cpp plugins/*/*_cpu.h plugins/*/*_kernels.h))
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 

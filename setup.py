@@ -47,7 +47,11 @@ class PlatformWheel(bdist_wheel):
 # No -march: each level names its instruction set in its source, and one is chosen at run time.
 CPU_LIBRARY = Extension(
     "aurora_export.plugins.cpu.aurora_cpu",
-    sources=sorted(path.relative_to(HERE).as_posix() for path in HERE.glob("plugins/*/*.cpp")),
+    sources=sorted(
+        path.relative_to(HERE).as_posix()
+        for pattern in ("plugins/cpu/*.cpp", "plugins/*/*_cpu.cpp")
+        for path in HERE.glob(pattern)
+    ),
     extra_compile_args=["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-Wall", "-Wextra"],
     language="c++",
     optional=True,  # without a compiler the functions in the graphs run
