@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from aurora_export.plugins.mix import PIECES
 from aurora_export.runtime.engine_onnx import OnnxEngine
 
 HERE = Path(__file__).resolve().parent
+DYNAMIC_GRAPH = "dynamic.onnx"
+
 STEPS = 16
 """tokens that are decoded in one round"""
 
@@ -70,7 +72,7 @@ def measure_limits(program: Path, threads: int) -> dict[str, float]:
     return json.loads(subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout)
 
 
-def write_dynamic_graph(source: Path, folder: Path) -> Path:
+def write_dynamic_graph(source: Path, folder: Path) -> None:
     """Write the graph of `source` with DynamicQuantizeMatMul for BlockLinear, and its pieces as small operators."""
     model = onnx.load(source)
     model = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in PIECES])
@@ -95,9 +97,7 @@ def write_dynamic_graph(source: Path, folder: Path) -> Path:
                     domain="com.microsoft",
                 )
             )
-    path = folder / "dynamic.onnx"
-    onnx.save(model, path, save_as_external_data=True, location="dynamic.data", size_threshold=1024)
-    return path
+    onnx.save(model, folder / DYNAMIC_GRAPH, save_as_external_data=True, location="dynamic.data", size_threshold=1024)
 
 
 def bytes_of_a_step(path: Path) -> int:
@@ -165,23 +165,30 @@ def summary(times: dict[str, list[float]], n_tokens: int) -> dict[str, Any]:
 @click.option("--rounds", default=5, show_default=True, help="in which each way takes its turn once")
 @click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True)
 @click.option("--plain-tokens", default=92, show_default=True, help="longest run of the functions: a Scan is slow")
+@click.option("--work", type=click.Path(path_type=Path), help="keep what is compiled and written, for the next run")
 @click.option(
     "--dynamic/--no-dynamic", default=True, show_default=True, help="write and run that graph: takes a minute"
 )
-def main(bundle: Path, tokens: str, rounds: int, threads: int, plain_tokens: int, *, dynamic: bool) -> None:
+def main(
+    bundle: Path, tokens: str, rounds: int, threads: int, plain_tokens: int, work: Path | None, *, dynamic: bool
+) -> None:
     """Measure the language graph of BUNDLE, built with --precision int8."""
     library = library_path()
     if library is None:
         raise click.ClickException("the native library is not there: `aurora-export doctor` says why")
     manifest = read_manifest(bundle)
     path, spec = bundle / manifest.files["language"], graphs(manifest.config)["language"]
-    with tempfile.TemporaryDirectory(dir=bundle.parent) as folder:
-        limits = compile_limits(Path(folder))
+    with ExitStack() as stack:
+        folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=bundle.parent)))
+        folder.mkdir(exist_ok=True)
+        limits = compile_limits(folder)
         engines = {"native": OnnxEngine(path, spec, threads=threads)}
         with without_library():
             engines["plain"] = OnnxEngine(path, spec, threads=threads)
         if dynamic:
-            engines["dynamic"] = OnnxEngine(write_dynamic_graph(path, Path(folder)), spec, threads=threads)
+            if not (folder / DYNAMIC_GRAPH).exists():
+                write_dynamic_graph(path, folder)
+            engines["dynamic"] = OnnxEngine(folder / DYNAMIC_GRAPH, spec, threads=threads)
         measured = [measure_limits(limits, threads)]
         rows = []
         for n_tokens in map(int, tokens.split(",")):

@@ -34,45 +34,48 @@ static std::uint64_t read_all(const std::uint64_t* from, std::size_t n) {
     return total;
 }
 
+// Twelve sums in registers, more than any processor has in flight. Written out: an array would live in memory.
+#define TWELVE(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+#if defined(__AVX512VNNI__)
+using Sums = __m512i;
+using Bytes = __m512i;
+static Bytes splat(int value) { return _mm512_set1_epi8(static_cast<char>(value)); }
+static Sums dot(Sums sums, Bytes a, Bytes b) { return _mm512_dpbusd_epi32(sums, a, b); }
+#elif defined(__AVXVNNI__)
+using Sums = __m256i;
+using Bytes = __m256i;
+static Bytes splat(int value) { return _mm256_set1_epi8(static_cast<char>(value)); }
+static Sums dot(Sums sums, Bytes a, Bytes b) { return _mm256_dpbusd_avx_epi32(sums, a, b); }
+#elif defined(__ARM_FEATURE_DOTPROD)
+using Sums = int32x4_t;
+using Bytes = int8x16_t;
+static Bytes splat(int value) { return vdupq_n_s8(static_cast<std::int8_t>(value)); }
+static Sums dot(Sums sums, Bytes a, Bytes b) { return vdotq_s32(sums, a, b); }
+#else
+#define NO_DOT_PRODUCTS
+#endif
+
 // Operations of one thread, a product and a sum each; 0 where the machine has no such instruction.
 static double dot_products(long rounds, volatile int* sink) {
-    constexpr int CHAINS = 12;
-#if defined(__AVX512VNNI__)
-    __m512i sums[CHAINS], a = _mm512_set1_epi8(static_cast<char>(*sink + 1)), b = a;
-    for (int i = 0; i < CHAINS; ++i) sums[i] = _mm512_set1_epi32(i);
-    for (long r = 0; r < rounds; ++r) {
-        for (int i = 0; i < CHAINS; ++i) sums[i] = _mm512_dpbusd_epi32(sums[i], a, b);
-        asm volatile("" : "+v"(sums[0]));
-    }
-    int total = 0;
-    for (auto& sum : sums) total += _mm512_reduce_add_epi32(sum);
-    *sink = total & 1;
-    return 128.0 * CHAINS * rounds;
-#elif defined(__AVXVNNI__)
-    __m256i sums[CHAINS], a = _mm256_set1_epi8(static_cast<char>(*sink + 1)), b = a;
-    for (int i = 0; i < CHAINS; ++i) sums[i] = _mm256_set1_epi32(i);
-    for (long r = 0; r < rounds; ++r) {
-        for (int i = 0; i < CHAINS; ++i) sums[i] = _mm256_dpbusd_avx_epi32(sums[i], a, b);
-        asm volatile("" : "+x"(sums[0]));
-    }
-    int total = 0;
-    for (auto& sum : sums) total += _mm256_extract_epi32(sum, 0);
-    *sink = total & 1;
-    return 64.0 * CHAINS * rounds;
-#elif defined(__ARM_FEATURE_DOTPROD)
-    int32x4_t sums[CHAINS];
-    int8x16_t a = vdupq_n_s8(static_cast<std::int8_t>(*sink + 1)), b = a;
-    for (int i = 0; i < CHAINS; ++i) sums[i] = vdupq_n_s32(i);
-    for (long r = 0; r < rounds; ++r) {
-        for (int i = 0; i < CHAINS; ++i) sums[i] = vdotq_s32(sums[i], a, b);
-        asm volatile("" : "+w"(sums[0]));
-    }
-    int total = 0;
-    for (auto& sum : sums) total += vaddvq_s32(sum);
-    *sink = total & 1;
-    return 32.0 * CHAINS * rounds;
+#if defined(NO_DOT_PRODUCTS)
+    *sink = 0;
+    return 0.0 * static_cast<double>(rounds);
 #else
-    return *sink = 0, 0.0 * rounds;
+    const Bytes a = splat(*sink + 1), b = splat(*sink + 2);
+#define DECLARE(i) Sums sum##i = (Sums)splat(i);
+#define STEP(i) sum##i = dot(sum##i, a, b);
+#define KEEP(i) kept[i] = sum##i;
+    TWELVE(DECLARE)
+    for (long r = 0; r < rounds; ++r) {
+        TWELVE(STEP)
+        asm volatile("");
+    }
+    Sums kept[12];
+    TWELVE(KEEP)
+    int total = 0;
+    for (std::size_t i = 0; i < sizeof kept; ++i) total += reinterpret_cast<const char*>(kept)[i];
+    *sink = total;
+    return 2.0 * sizeof(Sums) * 12 * static_cast<double>(rounds);
 #endif
 }
 

@@ -1,5 +1,6 @@
 #include "linear_cpu.h"
 
+#include <algorithm>
 #include <vector>
 
 namespace aurora {
@@ -7,6 +8,9 @@ namespace {
 
 // Weights of a panel that are in order at a time: they and a tile of activations stay in the first level of the cache.
 constexpr std::size_t PANEL_INPUTS = 1024;
+
+// Panels of one piece of work.
+constexpr std::size_t PANELS_AT_ONCE = 4;
 
 // Bytes of weights that one piece of work of a single row reads: enough to be worth a hand-over, and to be shared well.
 constexpr std::size_t ROW_BYTES_AT_ONCE = 96 * 1024;
@@ -64,27 +68,58 @@ void multiply_one_row(const Kernels& kernels, const BlockWeights& weights, const
     const TileRows row = activations.tile(0, 0, n_blocks);
     parallel((weights.n_outputs + step - 1) / step, [&](std::size_t i) {
         const std::size_t first = i * step;
-        const std::size_t n = weights.n_outputs - first < step ? weights.n_outputs - first : step;
+        const std::size_t n = std::min(step, weights.n_outputs - first);
         kernels.multiply_row(row, weights.codes + first * row_bytes, weights.scales + first * n_blocks, n, y + first);
     });
 }
 
-void multiply_panel(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
-                    std::size_t first) {
+// Some blocks of some outputs: what is brought into order at a time.
+struct Chunk {
+    std::size_t first_output, n_outputs, first_block, n_blocks;
+};
+
+// Ask for a part of the weights of a chunk, so that they are in the cache when it is their turn. Without this the
+// products would wait for the memory, and the memory for the products.
+void prefetch(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts) {
+    constexpr std::size_t LINE = 64;
+    const std::size_t row_bytes = weights.n_blocks() * weights.block_size, n_bytes = chunk.n_blocks * weights.block_size;
+    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_size;
+    for (std::size_t i = part * chunk.n_outputs / n_parts; i < (part + 1) * chunk.n_outputs / n_parts; ++i)
+        for (std::size_t j = 0; j < n_bytes; j += LINE) __builtin_prefetch(from + i * row_bytes + j, 0, 2);
+}
+
+void multiply_chunk(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
+                    const Chunk& chunk, const Chunk* next) {
     alignas(64) std::uint8_t panel[PANEL_INPUTS * MAX_PANEL_COLUMNS];
     alignas(64) float panel_scales[PANEL_INPUTS / 16 * MAX_PANEL_COLUMNS];
     const std::size_t n_blocks = weights.n_blocks(), row_bytes = n_blocks * weights.block_size;
-    const std::size_t n = weights.n_outputs - first < kernels.panel_columns ? weights.n_outputs - first
-                                                                             : kernels.panel_columns;
-    const std::size_t at_once = PANEL_INPUTS / weights.block_size;
-    for (std::size_t block = 0; block < n_blocks; block += at_once) {
-        const std::size_t n_some = n_blocks - block < at_once ? n_blocks - block : at_once;
-        kernels.pack_panel(weights.codes + first * row_bytes + block * weights.block_size,
-                           weights.scales + first * n_blocks + block, n, n_some, weights.block_size, row_bytes, n_blocks,
-                           panel, panel_scales);
-        for (std::size_t i = 0; i < activations.n_tiles(); ++i)
-            kernels.multiply_tile(activations.tile(i, block, n_some), panel, panel_scales, n, block == 0,
-                                  y + activations.first_row(i) * weights.n_outputs + first, weights.n_outputs);
+    kernels.pack_panel(weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_size,
+                       weights.scales + chunk.first_output * n_blocks + chunk.first_block, chunk.n_outputs, chunk.n_blocks,
+                       weights.block_size, row_bytes, n_blocks, panel, panel_scales);
+    for (std::size_t i = 0; i < activations.n_tiles(); ++i) {
+        if (next != nullptr) prefetch(weights, *next, i, activations.n_tiles());
+        kernels.multiply_tile(activations.tile(i, chunk.first_block, chunk.n_blocks), panel, panel_scales, chunk.n_outputs,
+                              chunk.first_block == 0,
+                              y + activations.first_row(i) * weights.n_outputs + chunk.first_output, weights.n_outputs);
+    }
+}
+
+// Outputs from `first` to before `last`, panel by panel and each along its inputs.
+void multiply_panels(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
+                     std::size_t first, std::size_t last) {
+    const std::size_t blocks_at_once = PANEL_INPUTS / weights.block_size;
+    const auto chunk_at = [&](std::size_t output, std::size_t block) -> Chunk {
+        return {output, std::min(kernels.panel_columns, last - output), block,
+                std::min(blocks_at_once, weights.n_blocks() - block)};
+    };
+    Chunk chunk = chunk_at(first, 0);
+    for (;;) {
+        std::size_t output = chunk.first_output, block = chunk.first_block + chunk.n_blocks;
+        if (block == weights.n_blocks()) output += chunk.n_outputs, block = 0;
+        if (output == last) return multiply_chunk(kernels, weights, activations, y, chunk, nullptr);
+        const Chunk next = chunk_at(output, block);
+        multiply_chunk(kernels, weights, activations, y, chunk, &next);
+        chunk = next;
     }
 }
 
@@ -98,9 +133,10 @@ void linear(const Kernels& kernels, const BlockWeights& weights, const float* x,
         multiply_one_row(kernels, weights, activations, y, parallel);
         return;
     }
-    const std::size_t columns = kernels.panel_columns;
-    parallel((weights.n_outputs + columns - 1) / columns,
-             [&](std::size_t i) { multiply_panel(kernels, weights, activations, y, i * columns); });
+    const std::size_t step = PANELS_AT_ONCE * kernels.panel_columns;
+    parallel((weights.n_outputs + step - 1) / step, [&](std::size_t i) {
+        multiply_panels(kernels, weights, activations, y, i * step, std::min((i + 1) * step, weights.n_outputs));
+    });
 }
 
 }  // namespace aurora

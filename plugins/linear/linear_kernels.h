@@ -24,9 +24,7 @@ AURORA_INLINE float peak_of(const float* x, std::size_t n) {
         peak = larger(absolute(v), peak);
         zero += v * 0.0f;  // NaN from now on if v is not finite
     }
-    float result = 0, rest = sum(zero);
-    AURORA_UNROLL
-    for (std::size_t j = 0; j < LANES; ++j) result = peak[j] > result ? peak[j] : result;
+    float result = largest(peak), rest = sum(zero);
     for (; i < n; ++i) {
         const float magnitude = std::fabs(x[i]);
         result = magnitude > result ? magnitude : result;
@@ -47,9 +45,7 @@ AURORA_INLINE std::int32_t encode(const float* x, std::size_t n, std::size_t blo
         const Bytes bytes = __builtin_convertvector(rounded, Bytes);
         std::memcpy(codes + i, &bytes, sizeof bytes);
     }
-    std::int32_t result = 0;
-    AURORA_UNROLL
-    for (std::size_t j = 0; j < LANES; ++j) result += total[j];
+    std::int32_t result = sum(total);
     for (; i < n; ++i) {
         codes[i] = static_cast<std::int8_t>(std::nearbyint(x[i] * inverse));
         result += codes[i];
@@ -124,20 +120,6 @@ static void multiply_row(const TileRows& row, const std::uint8_t* weights, const
     if (row.block_size % VECTOR_BYTES == 0)
         for (; n < n_outputs; ++n) y[n] = multiply_whole(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
     for (; n < n_outputs; ++n) y[n] = multiply_one(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
-}
-
-// LANES rows of LANES quads become LANES columns: each pass interleaves the upper half of the rows with the lower.
-AURORA_INLINE void transpose(Ints (&rows)[LANES]) {
-    for (std::size_t pass = 1; pass < LANES; pass *= 2) {
-        Ints next[LANES];
-        AURORA_UNROLL
-        for (std::size_t i = 0; i < LANES / 2; ++i) {
-            next[2 * i] = interleave_low(rows[i], rows[i + LANES / 2]);
-            next[2 * i + 1] = interleave_high(rows[i], rows[i + LANES / 2]);
-        }
-        AURORA_UNROLL
-        for (std::size_t i = 0; i < LANES; ++i) rows[i] = next[i];
-    }
 }
 
 static void pack_panel(const std::uint8_t* weights, const float* weight_scales, std::size_t n_columns,

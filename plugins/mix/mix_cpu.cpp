@@ -8,7 +8,7 @@ namespace aurora {
 namespace {
 
 // Tokens that one thread takes through all steps: few enough to be shared well, many enough to use a weight often.
-constexpr std::size_t ROWS_AT_ONCE = 16;
+std::size_t rows_at_once(std::size_t n_rows) { return n_rows < 256 ? 16 : 32; }
 
 // Of a single token, which all threads take together, step by step.
 constexpr std::size_t COLUMNS_AT_ONCE = 512, INPUTS_AT_ONCE = 256;
@@ -23,7 +23,7 @@ struct Rows {
 
 template <typename Work>
 void in_chunks(std::size_t n_rows, const Parallel& parallel, const Work& work) {
-    const std::size_t n_chunks = (n_rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE;
+    const std::size_t at_once = rows_at_once(n_rows), n_chunks = (n_rows + at_once - 1) / at_once;
     parallel(n_chunks, [&](std::size_t i) {
         const std::size_t first = i * n_rows / n_chunks;
         work(Rows{first, (i + 1) * n_rows / n_chunks - first});
