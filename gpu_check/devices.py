@@ -90,4 +90,5 @@ def _output(program: str, *arguments: str) -> str | None:
     if shutil.which(program) is None:
         return None
     process = subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
-    return (process.stdout.strip().splitlines() or [None])[-1]
+    lines = process.stdout.strip().splitlines()
+    return lines[-1] if lines else None
