@@ -90,8 +90,26 @@ def ablation_cells(row: Mapping[str, Any], *, is_baseline: bool) -> tuple[str, s
     return accuracy, difference if row["measurable"] else f"{difference}, not measurable"
 
 
+def engine_build_table() -> str:
+    """Engines of TensorRT-RTX at the widths of the 2B model: what a build takes."""
+    runs = read_result("engine_build")["runs"]
+    rows = [
+        [
+            f"{run['graph']}, {run['n_layers']} layers",
+            " and ".join(run["profiles"]),
+            f"{run['weights_mb']:.0f} MB",
+            f"{run['engine_mb']:.0f} MB",
+            f"{run['build_s']:.1f} s",
+            f"{run['peak_mb']:.0f} MB",
+        ]
+        for run in runs
+    ]
+    return table(["graph", "profiles", "weights", "engine", "build", "peak memory"], rows)
+
+
 TABLES = {
     "README.md": {"accuracy": accuracy_table, "memory": memory_table},
+    "docs/DEVICES.md": {"engine_build": engine_build_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }
 """Document -> marker in it -> what stands there."""
