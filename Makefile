@@ -54,7 +54,7 @@ types: $(VENV)/installed-dev  ## check types
 	@echo "==> mypy"
 	@rm -rf build/types && mkdir -p build/types/aurora_export
 	@cd build/types/aurora_export && ln -s $(addprefix ../../../,core/* $(SUBPACKAGES)) .
-	@$(BIN)/mypy build/types/aurora_export testbed
+	@$(BIN)/mypy build/types/aurora_export testbed gpu_check
 
 # nvcc and cmake of this machine if it has both, else those of PyPI, whose nvcc finds its libraries by LIBRARY_PATH only.
 ifneq ($(and $(shell command -v nvcc),$(shell command -v cmake)),)

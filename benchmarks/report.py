@@ -186,9 +186,27 @@ def gigabytes(row: Mapping[str, Any]) -> float:
     return row["peak_rss_mib"] * 2**20 / 1e9
 
 
+def engine_build_table() -> str:
+    """Engines of TensorRT-RTX at the widths of the 2B model: what a build takes."""
+    runs = read_result("engine_build")["runs"]
+    rows = [
+        [
+            f"{run['graph']}, {run['n_layers']} layers",
+            " and ".join(run["profiles"]),
+            f"{run['weights_mb']:.0f} MB",
+            f"{run['engine_mb']:.0f} MB",
+            f"{run['build_s']:.1f} s",
+            f"{run['peak_mb']:.0f} MB",
+        ]
+        for run in runs
+    ]
+    return table(["graph", "profiles", "weights", "engine", "build", "peak memory"], rows)
+
+
 TABLES = {
     "README.md": {"accuracy": accuracy_table, "memory": memory_table, "full size": full_size_run_table},
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
+    "docs/DEVICES.md": {"engine_build": engine_build_table},
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }

@@ -125,7 +125,7 @@ def test_nothing_at_the_top_hides_the_installed_package():
     assert not (ROOT / "__init__.py").exists()
 
 
-@pytest.mark.parametrize("path", python_files(*PACKAGES, "testbed"), ids=relative)
+@pytest.mark.parametrize("path", python_files(*PACKAGES, "testbed", "gpu_check"), ids=relative)
 def test_module_names_say_something_and_hide_no_library(path):
     assert path.stem not in SAYS_NOTHING | LIBRARIES | sys.stdlib_module_names
 
@@ -136,7 +136,7 @@ def test_test_folders_mirror_the_source():
     assert not list((ROOT / "tests").rglob("__init__.py")), "importlib mode: tests/ holds no packages"
 
 
-@pytest.mark.parametrize("path", python_files(*PACKAGES, "testbed", "tests"), ids=relative)
+@pytest.mark.parametrize("path", python_files(*PACKAGES, "testbed", "gpu_check", "tests"), ids=relative)
 def test_files_and_functions_are_short_or_say_why_not(path):
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()

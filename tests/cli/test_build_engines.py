@@ -33,7 +33,7 @@ def test_engines_are_named_with_their_sizes(invoke, bundle_copy, monkeypatch):
         Path(job["engine"]).write_bytes(bytes(1_500_000))
         return {"version": "1.7.1"}
 
-    monkeypatch.setattr(engine_from_onnx, "_run_builder", write)
+    monkeypatch.setattr(engine_from_onnx, "run_builder", write)
     monkeypatch.setattr(engine_from_onnx, "find_spec", lambda name: name)
     result = invoke("build", bundle_copy, "--target", "tensorrt-rtx", "--compute-capability", "8.6")
     assert result.exit_code == 0, result.stderr

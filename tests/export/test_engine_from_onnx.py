@@ -27,7 +27,7 @@ def jobs(monkeypatch) -> list[dict]:
         Path(job["engine"]).write_text(f"engine {len(seen)}")
         return {"version": "1.7.1"}
 
-    monkeypatch.setattr(module, "_run_builder", run)
+    monkeypatch.setattr(module, "run_builder", run)
     monkeypatch.setattr(module, "find_spec", lambda name: name)
     return seen
 
@@ -77,7 +77,7 @@ def test_engines_are_replaced(bundle_copy, jobs):
 
 
 @pytest.mark.parametrize("had_engines", [False, True])
-@pytest.mark.parametrize("step", ["_run_builder", "write_manifest"])
+@pytest.mark.parametrize("step", ["run_builder", "write_manifest"])
 def test_a_failure_leaves_the_bundle_as_it_was(bundle_copy, jobs, monkeypatch, had_engines, step):
     if had_engines:
         build(bundle_copy, "8.6")
@@ -129,10 +129,10 @@ def test_what_the_builder_says_is_passed_on(monkeypatch, tmp_path, program, reas
     monkeypatch.setattr(module.subprocess, "run", lambda _, **options: real(command, **options))
     job = {"onnx": str(tmp_path / "vision.onnx"), "engine": "", "compute_capabilities": ["8.6"], "profiles": []}
     with pytest.raises(IncompatibleError, match=rf"vision\.onnx: .*{reason}"):
-        module._run_builder(job)
+        module.run_builder(job)
 
 
 def test_too_little_memory_is_said(monkeypatch, caplog):
     monkeypatch.setattr(module.os, "sysconf", lambda _: 1000)
-    module._warn_of_memory("language", 10**9)
+    module.warn_of_memory("language", 10**9)
     assert "language: the build may need 3.9 GB of memory; 0.0 GB are free" in caplog.text

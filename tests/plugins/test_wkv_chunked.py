@@ -24,7 +24,7 @@ LOOPS = {"Scan", "Loop", "If"}
 def model() -> onnx.ModelProto:
     sizes = ("B", "T", N_HEADS, SIZE)
     described = [
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape_of(name, "Wkv6", sizes)) for name in names]
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape_of(name, sizes)) for name in names]
         for names in (INPUTS["Wkv6"], OUTPUTS)
     ]
     node = helper.make_node("Wkv6", list(INPUTS["Wkv6"]), list(OUTPUTS), domain=DOMAIN, **NODE_ATTRIBUTES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,14 +12,10 @@ from aurora_export.errors import DependencyError, UsageError
 from aurora_export.plugins import WKV_OPS
 from aurora_export.plugins.wkv.cuda_library import ARGUMENTS, WkvCudaLibrary
 from aurora_export.plugins.wkv.op import INPUTS, OUTPUTS
-from wkv_on_cuda import HEAD_SIZE, expected, random_inputs, run
+from kernel_library import compile_emulated
+from wkv_on_cuda import HEAD_SIZE, OUTPUT_ERROR, errors, limits, random_inputs, run
 
-SOURCES = ("wkv6_kernel.cu", "wkv7_kernel.cu", "wkv_launch.cpp")
 SCHEDULES = {"in order": 0, "reversed": 1, "shuffled": 2}
-OUTPUT_ERROR = {torch.float32: 2e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
-"""Share of the largest output: float32 sums, and half a unit in the last place of the type it is stored in."""
-
-STATE_ERROR = 2e-6
 
 
 def emulated(root: Path, library: Path, *, edit: tuple[str, str, str] | None = None) -> WkvCudaLibrary:
@@ -34,11 +29,7 @@ def emulated(root: Path, library: Path, *, edit: tuple[str, str, str] | None = N
                 assert edit[1] in text
                 text = text.replace(edit[1], edit[2])
             (source / path.name).write_text(text, encoding="utf-8")
-    headers = root / "tests/plugins/cuda_emulation"
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared"]
-    checks = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
-    files = [str(source / name) for name in SOURCES]
-    subprocess.run(["g++", *flags, *checks, f"-I{headers}", "-xc++", *files, "-o", str(library)], check=True)
+    compile_emulated(source, root / "tests/plugins/cuda_emulation", library)
     return WkvCudaLibrary.load(library)
 
 
@@ -57,10 +48,8 @@ def op_type(request) -> str:
 
 
 def assert_close(op_type, inputs, actual):
-    wanted = expected(op_type, inputs)
-    for x, y, limit in zip(actual, wanted, (OUTPUT_ERROR[inputs["receptance"].dtype], STATE_ERROR), strict=True):
-        assert x.isfinite().all()
-        assert (x.double() - y).abs().max() <= limit * y.abs().max()
+    measured, allowed = errors(op_type, inputs, actual), limits(inputs["receptance"].dtype)
+    assert all(measured[name] <= allowed[name] for name in allowed), measured
 
 
 @pytest.mark.parametrize("dtype", OUTPUT_ERROR, ids=str)

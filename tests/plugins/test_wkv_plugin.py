@@ -65,7 +65,7 @@ def op_type(request) -> str:
 
 
 def shapes(op_type: str, sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
-    return [shape_of(name, op_type, sizes) for name in INPUTS[op_type]]
+    return [shape_of(name, sizes) for name in INPUTS[op_type]]
 
 
 def test_creators_bear_the_names_of_the_nodes(library):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from aurora_export.plugins.wkv import reference
 from aurora_export.plugins.wkv.cuda_library import ARGUMENTS, FLOAT32_ALWAYS, WkvCudaLibrary
-from aurora_export.plugins.wkv.op import INPUTS
 
 GUARD = 2048
 """Elements before and after each array; a multiple of the kernels' alignment in every type."""
@@ -15,21 +16,38 @@ GUARD = 2048
 HEAD_SIZE = 64
 
 
-def shape_of(name: str, op_type: str, sizes: tuple[int, ...]) -> tuple[int, ...]:
+OUTPUTS = ("output", "next_state")
+
+OUTPUT_ERROR = {torch.float32: 5e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
+"""Share of the largest output: sums in float32, and half a unit in the last place of the type it is stored in."""
+
+STATE_ERROR = 5e-6
+"""Share of the largest element of the state, which is float32 always."""
+
+
+def input_names(op_type: str) -> tuple[str, ...]:
+    """The operator's inputs in order."""
+    return tuple(name for name in ARGUMENTS[op_type] if name not in OUTPUTS)
+
+
+def shape_of(name: str, sizes: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Shape of an argument. sizes: B, T, H, N."""
     n_sequences, n_tokens, n_heads, size = sizes
-    shapes = {
-        "(B, T, H, N)": (n_sequences, n_tokens, n_heads, size),
-        "(H, N)": (n_heads, size),
-        "(B, H, N, N)": (n_sequences, n_heads, size, size),
-    }
-    described = {**INPUTS[op_type], "output": "(B, T, H, N)", "next_state": "(B, H, N, N)"}
-    return shapes[described[name]]
+    if name == "bonus":
+        return (n_heads, size)
+    if name in ("state", "next_state"):
+        return (n_sequences, n_heads, size, size)
+    return (n_sequences, n_tokens, n_heads, size)
 
 
-def random_inputs(op_type: str, sizes: tuple[int, ...], seed: int, dtype: torch.dtype) -> dict[str, Tensor]:
+def random_inputs(
+    op_type: str, sizes: tuple[int, ...], seed: int, dtype: torch.dtype, device: str = "cpu"
+) -> dict[str, Tensor]:
     """Inputs as a model makes them, from almost no decay to exp(-40), in the types that the kernels take."""
-    generator = torch.Generator().manual_seed(seed)
-    drawn = {name: torch.randn(shape_of(name, op_type, sizes), generator=generator) for name in INPUTS[op_type]}
+    generator = torch.Generator(device).manual_seed(seed)
+    drawn = {
+        name: torch.randn(shape_of(name, sizes), generator=generator, device=device) for name in input_names(op_type)
+    }
     if op_type == "Wkv6":
         drawn["log_decay"] = -torch.exp(drawn["log_decay"] * 2)
     else:
@@ -42,7 +60,7 @@ def random_inputs(op_type: str, sizes: tuple[int, ...], seed: int, dtype: torch.
 def expected(op_type: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """What the reference makes of the same inputs, in float64."""
     recurrent = getattr(reference, f"{op_type.lower()}_recurrent")
-    return recurrent(*(inputs[name].double() for name in INPUTS[op_type]))
+    return recurrent(*(inputs[name].double() for name in input_names(op_type)))
 
 
 def guarded(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,6 +69,20 @@ def guarded(values: Tensor) -> tuple[Tensor, Tensor]:
     view = buffer[GUARD:-GUARD].view(values.shape)
     view.copy_(values)
     return buffer, view
+
+
+def errors(op_type: str, inputs: dict[str, Tensor], actual: tuple[Tensor, Tensor]) -> dict[str, float]:
+    """Output -> its largest error over the largest element that it should have; infinite if anything is not finite."""
+    found = {}
+    for name, x, wanted in zip(OUTPUTS, actual, expected(op_type, inputs), strict=True):
+        error = float((x.double() - wanted).abs().max() / wanted.abs().max())
+        found[name] = error if bool(x.isfinite().all()) else float("inf")
+    return found
+
+
+def limits(dtype: torch.dtype) -> dict[str, float]:
+    """Output -> the largest error that rounding explains."""
+    return {"output": OUTPUT_ERROR[dtype], "next_state": STATE_ERROR}
 
 
 def run(
