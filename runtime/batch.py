@@ -214,7 +214,9 @@ def _serve(connection: Connection, job: BatchJob, known: Known) -> None:
 
 
 def _digest_of(video: str) -> str:
-    """SHA-256 of the file; a missing one is reported as watching it would be."""
+    """SHA-256 of the file. Raises UsageError for a missing one, and for what is no file and might never end."""
+    if Path(video).exists() and not Path(video).is_file():
+        raise UsageError(f"{video}: is no plain file", hint="cameras and streams are watched by `ingest`")
     try:
         return hash_file(Path(video)).sha256
     except OSError as error:

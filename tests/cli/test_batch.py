@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from aurora_export.runtime.session import Aurora
+from endless_file import make_endless, wait_until_read
 from handmade_bundle import handmade_config, write_bundle
 
 ASKED = ("--question", "What moves?", "--max-tokens", 6, "--threads", 1)
@@ -75,17 +76,15 @@ def test_again_asks_only_what_is_new(bundle, folder, invoke):
 def test_killed_and_gone_on(bundle, folder, invoke):
     """kill -9 inside the second video: the first one's answer stays, and is not asked again."""
     out = folder / "out.jsonl"
-    os.mkfifo(folder / "fifo.mp4")
-    (folder / "list.txt").write_text("a.mp4\nfifo.mp4\n")
+    endless = make_endless(folder / "endless.mp4")
+    (folder / "list.txt").write_text("a.mp4\nendless.mp4\n")
     command = [sys.executable, "-m", "aurora_export", "batch", bundle, folder / "list.txt", *map(str, ASKED), "-o", out]
-    with (
-        subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process,
-        (folder / "fifo.mp4").open("wb"),  # opened when the worker has opened it
-    ):
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as process:
+        wait_until_read(endless)
         os.killpg(process.pid, signal.SIGKILL)
     first = out.read_bytes()
     assert [row["video"] for row in rows(out)] == ["a.mp4"]
-    out.write_bytes(first + b'{"video": "fifo')
+    out.write_bytes(first + b'{"video": "endless')
     (folder / "list.txt").write_text("a.mp4\nb.mp4\n")
     result = invoke("batch", bundle, folder / "list.txt", *ASKED, "-o", out)
     assert "0 answered, 2 known before, 0 failed" in result.stdout
@@ -95,13 +94,11 @@ def test_killed_and_gone_on(bundle, folder, invoke):
 
 def test_interrupted(bundle, folder):
     out = folder / "out.jsonl"
-    os.mkfifo(folder / "fifo.mp4")
-    (folder / "list.txt").write_text("a.mp4\nfifo.mp4\n")
+    endless = make_endless(folder / "endless.mp4")
+    (folder / "list.txt").write_text("a.mp4\nendless.mp4\n")
     command = [sys.executable, "-m", "aurora_export", "batch", bundle, folder / "list.txt", *map(str, ASKED), "-o", out]
-    with (
-        subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process,
-        (folder / "fifo.mp4").open("wb"),
-    ):
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True) as process:
+        wait_until_read(endless)
         os.killpg(process.pid, signal.SIGINT)
         stdout, stderr = process.communicate(timeout=30)
     assert process.returncode == 130

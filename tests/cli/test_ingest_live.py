@@ -61,11 +61,12 @@ def test_frames_that_are_cut_off(bundle, out):
 
 def test_interrupted_while_nothing_comes(bundle, out):
     """Ctrl-C on a silent source ends it at once, with what was watched, and no complaint of the interpreter."""
-    with started(bundle, "-", *RAW, "--out", out) as process:
+    with started(bundle, "-", *RAW, "--every", "1s", "--out", out) as process:
         process.stdin.write(raw_frames(11))
         process.stdin.flush()
-        # The first frame is in the state when the interpreter waits for the second: give it time.
-        time.sleep(2)
+        while not out.exists() and process.poll() is None:  # saved after the second frame
+            time.sleep(0.05)
+        time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         started_at = time.monotonic()
         _, stderr = process.communicate(timeout=30)
@@ -80,7 +81,7 @@ def test_a_growing_file_keeps_checkpoints(bundle, out, tmp_path):
     data = write_video(tmp_path / "whole.ts", 120, rate=2).read_bytes()
     path = tmp_path / "growing.ts"
     path.write_bytes(data[: len(data) // 2])
-    with started(bundle, path, "--follow", "--stall", "1.5", "--every", "10s", "--out", out) as process:
+    with started(bundle, path, "--follow", "--stall", "3", "--every", "10s", "--out", out) as process:
         time.sleep(0.5)
         with path.open("ab") as file:
             file.write(data[len(data) // 2 :])

@@ -14,6 +14,7 @@ from aurora_export.runtime.answer_file import AnswerFile, opened
 from aurora_export.runtime.batch import Answerer, BatchJob, VideoResult, run_pool
 from aurora_export.runtime.session import Aurora
 from aurora_export.sampling import SamplingOptions
+from endless_file import make_endless, wait_until_read
 
 QUESTIONS = ("What moves?", "How many?")
 
@@ -55,8 +56,10 @@ def test_what_is_known_is_not_asked(job, video):
 
 def test_whatever_is_wrong_is_a_row(job, tmp_path, monkeypatch):
     (tmp_path / "bad.mp4").write_text("dear all")
+    os.mkfifo(tmp_path / "pipe")
     answerer = Answerer(job, {})
-    for name, error, code in (("bad.mp4", "not a video", 4), ("no.mp4", "no such file", 2)):
+    errors = {"bad.mp4": ("not a video", 4), "no.mp4": ("no such file", 2), "pipe": ("is no plain file", 2)}
+    for name, (error, code) in errors.items():
         row = answerer(str(tmp_path / name)).error
         assert (row["error"], row["exit_code"]) == (f"{tmp_path / name}: {error}", code)
     monkeypatch.setattr(Answerer, "_answers", lambda *_: (_ for _ in ()).throw(ZeroDivisionError("a bug")))
@@ -89,18 +92,11 @@ def test_a_pool(job, video, make_video, tmp_path):
 
 
 def test_a_video_that_kills_its_process_costs_itself_only(job, video, tmp_path):
-    """The process is killed while it reads a pipe that stands for a video; a new one answers the next."""
-    fifo = tmp_path / "deadly.mp4"
-    os.mkfifo(fifo)
-
-    def kill():
-        with fifo.open("wb"):  # opened when the worker has opened it
-            (child,) = multiprocessing.active_children()
-            os.kill(child.pid, signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
+    """The process is killed while it reads the first one; a new process answers the second."""
+    deadly = make_endless(tmp_path / "deadly.mp4")
+    killer = threading.Thread(target=lambda: os.kill(wait_until_read(deadly), signal.SIGKILL))
     killer.start()
-    first, second = run_pool(job, {}, [str(fifo), video], n_workers=1)
+    first, second = run_pool(job, {}, [str(deadly), video], n_workers=1)
     killer.join()
     assert first.error["error"] == "the process that watched it died (exit code -9)"
     assert second.error is None

@@ -18,7 +18,8 @@ from aurora_export.runtime.video import open_video
 from handmade_video import index_of, picture
 from live_servers import CERTIFICATE, http_server, rtsp_server, send, serving, with_tls
 
-STALL_S = 0.4
+STALL_S = 0.8
+"""Long enough that a busy machine is not taken for a silent source."""
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +230,7 @@ def test_a_file_that_grows(suffix, make_video, tmp_path):
     data = make_video(f"clip{suffix}", 50).read_bytes()
     path = tmp_path / f"growing{suffix}"
     thread = growing(path, data)
-    frames, error = watched(opened(path, fps=10, follow=True, stall_s=STALL_S))
+    frames, error = watched(opened(path, fps=10, follow=True, stall_s=2 * STALL_S))
     thread.join()
     assert error is None
     assert indices(frames) == [i % 32 for i in range(50)]
