@@ -10,9 +10,11 @@
 constexpr std::size_t PANEL_COLUMNS = PANEL_VECTORS * LANES;
 constexpr std::size_t MAX_BLOCK_SIZE = 256;
 
+constexpr std::int32_t FLIP = static_cast<std::int32_t>(0x80808080);
+
 AURORA_INLINE Ints weight_codes(const std::uint8_t* from) {
     const Ints codes = load_ints(from);
-    return OFFSET ? codes : codes ^ static_cast<std::int32_t>(0x80808080);
+    return OFFSET ? codes : codes ^ FLIP;
 }
 
 // The largest magnitude of n floats; NaN if one of them is not finite.
@@ -122,30 +124,33 @@ static void multiply_row(const TileRows& row, const std::uint8_t* weights, const
     for (; n < n_outputs; ++n) y[n] = multiply_one(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
 }
 
+// LANES outputs by a vector of inputs, turned: quad by quad, all outputs side by side.
+AURORA_INLINE void pack_square(const std::uint8_t* weights, std::size_t row_bytes, std::uint8_t* panel) {
+    Ints rows[LANES];
+    AURORA_UNROLL
+    for (std::size_t column = 0; column < LANES; ++column) rows[column] = weight_codes(weights + column * row_bytes);
+    transpose(rows);
+    AURORA_UNROLL
+    for (std::size_t quad = 0; quad < LANES; ++quad) store_ints(panel + quad * 4 * PANEL_COLUMNS, rows[quad]);
+}
+
 static void pack_panel(const std::uint8_t* weights, const float* weight_scales, std::size_t n_columns,
                        std::size_t n_blocks, std::size_t block_size, std::size_t row_bytes, std::size_t row_blocks,
                        std::uint8_t* panel, float* panel_scales) {
-    for (std::size_t block = 0; block < n_blocks; ++block)
-        for (std::size_t column = 0; column < PANEL_COLUMNS; ++column)
+    const std::size_t n_bytes = n_blocks * block_size, whole = n_bytes / VECTOR_BYTES * VECTOR_BYTES;
+    for (std::size_t column = 0; column < PANEL_COLUMNS; ++column)
+        for (std::size_t block = 0; block < n_blocks; ++block)
             panel_scales[block * PANEL_COLUMNS + column] =
                 column < n_columns ? weight_scales[column * row_blocks + block] : 0.0f;
-    const std::size_t n_bytes = n_blocks * block_size, whole = n_bytes / VECTOR_BYTES * VECTOR_BYTES;
     for (std::size_t first = 0; first < PANEL_COLUMNS; first += LANES) {
-        const std::size_t n = n_columns < first ? 0 : (n_columns - first < LANES ? n_columns - first : LANES);
         const std::uint8_t* from = weights + first * row_bytes;
         std::size_t i = 0;
-        for (; i < whole; i += VECTOR_BYTES) {
-            Ints rows[LANES] = {};
-            for (std::size_t column = 0; column < n; ++column) rows[column] = weight_codes(from + column * row_bytes + i);
-            transpose(rows);
-            for (std::size_t quad = 0; quad < LANES; ++quad)
-                store_ints(panel + (i + quad * 4) * PANEL_COLUMNS + first * 4, rows[quad]);
-        }
+        if (first + LANES <= n_columns)
+            for (; i < whole; i += VECTOR_BYTES) pack_square(from + i, row_bytes, panel + i * PANEL_COLUMNS + first * 4);
         for (; i < n_bytes; i += 4) {
             for (std::size_t column = 0; column < LANES; ++column) {
                 std::int32_t quad = 0;
-                if (column < n) quad = load_quad(from + column * row_bytes + i);
-                if (!OFFSET && column < n) quad ^= static_cast<std::int32_t>(0x80808080);
+                if (first + column < n_columns) quad = load_quad(from + column * row_bytes + i) ^ (OFFSET ? 0 : FLIP);
                 std::memcpy(panel + i * PANEL_COLUMNS + (first + column) * 4, &quad, 4);
             }
         }
