@@ -40,8 +40,8 @@ TARGETS = (RTX,)
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """What TensorRT-RTX 1.7 builds for; in its own enumeration SM75 to SM121."""
 
-PRECISIONS = ("fp32", "fp16")
-"""Of bundles that engines are built from. Weights of int8 are an operator of ONNX Runtime in the graphs."""
+PRECISIONS = ("fp32", "fp16", "int8")
+"""Of bundles that engines are built from."""
 
 MAX_FRAMES = 8
 """Most frames of one run of a vision engine."""

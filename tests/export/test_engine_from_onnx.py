@@ -106,8 +106,8 @@ def test_other_refusals(bundle_copy, jobs, monkeypatch):
     with pytest.raises(UsageError, match="target orin: unknown"):
         build(bundle_copy, "8.6", target="orin")
     manifest = read_manifest(bundle_copy)
-    write_manifest(bundle_copy, manifest.model_copy(update={"precision": "int8"}))
-    with pytest.raises(IncompatibleError, match="precision int8"):
+    write_manifest(bundle_copy, manifest.model_copy(update={"precision": "int2"}))
+    with pytest.raises(IncompatibleError, match="precision int2"):
         build(bundle_copy, "8.6")
     monkeypatch.setattr(module, "find_spec", lambda _: None)
     with pytest.raises(DependencyError, match="needs tensorrt-rtx, not installed here"):

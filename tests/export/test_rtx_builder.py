@@ -26,7 +26,7 @@ SIZE = 256
 """Rows and columns of the weight in the graphs of one product."""
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_engines_of_the_testbed(root, tmp_path, precision):
     bundle = tmp_path / "testbed.aurora"
     loaded = open_checkpoint(CheckpointSource(path=root / "testbed/checkpoint"))
