@@ -40,9 +40,6 @@ TARGETS = (RTX,)
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """What TensorRT-RTX 1.7 builds for; in its own enumeration SM75 to SM121."""
 
-PRECISIONS = ("fp32", "fp16")
-"""Of bundles that engines are built from. Weights of int8 are an operator of ONNX Runtime in the graphs."""
-
 MAX_FRAMES = 8
 """Most frames of one run of a vision engine."""
 
@@ -85,15 +82,10 @@ def build_engines(
     compute_capabilities: those of the GPUs to run on, as "8.6". Engines that were there for the target are replaced
     once the new ones are complete; until then, and if anything fails, the bundle stays as it is.
     Raises UsageError (target or capabilities), DependencyError (no builder installed), IncompatibleError (the builder
-    refuses a graph; its precision), IntegrityError (the bundle is damaged).
+    refuses a graph), IntegrityError (the bundle is damaged).
     """
     _check_request(target, compute_capabilities)
     manifest = read_manifest(bundle)
-    if manifest.precision not in PRECISIONS:
-        raise IncompatibleError(
-            f"{bundle}: precision {manifest.precision}; {target} engines are built from {' or '.join(PRECISIONS)}",
-            hint="build a bundle of another --precision, then its engines",
-        )
     progress.phase("check the bundle")
     verify_files(bundle, manifest)
     capabilities = sorted(compute_capabilities, key=RTX_CAPABILITIES.index)

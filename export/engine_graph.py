@@ -10,7 +10,8 @@ import onnx.inliner
 from onnx import ModelProto
 from onnx.external_data_helper import ExternalDataInfo
 
-from aurora_export.errors import IncompatibleError
+from aurora_export.errors import IncompatibleError, IntegrityError
+from aurora_export.export.dequantized_weights import dequantize_in_graph
 from aurora_export.plugins import DOMAIN
 from aurora_export.plugins.wkv.onnx_chunked import chunked_wkv6_function
 from aurora_export.plugins.wkv.onnx_function import wkv7_function_without_matmul
@@ -21,9 +22,11 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 def write_plain_graph(source: Path, folder: Path) -> Path:
     """Write `folder`/NAME.onnx: no function, no operator of ours, weights where they are.
 
+    Weights of 8 bits are written anew, as DequantizeLinear takes them: opset 21 then.
     `Wkv6` becomes its chunked form, which has no loop; `Wkv7`, which has no such form, a Scan.
-    The weights are not copied: links in `folder` lead to them, so `source` has to stay while the file is in use.
-    Raises IncompatibleError if an operator is left that is not of the ONNX standard.
+    Other weights are not copied: links in `folder` lead to them, so `source` has to stay while the file is in use.
+    Raises IncompatibleError if an operator is left that is not of the ONNX standard, IntegrityError if weights are
+    not beside the graph.
     """
     model = onnx.load(source, load_external_data=False)
     opset = next(entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
@@ -33,15 +36,17 @@ def write_plain_graph(source: Path, folder: Path) -> Path:
             function.CopyFrom(bodies[function.name](opset=opset))
     # Bodies are written out here, with a name for each node: the parser gives all calls of a function the same names.
     model = onnx.inliner.inline_local_functions(model)
+    weight_files = _weight_files(model, source)
+    dequantize_in_graph(model, source, folder / f"{source.name}.int8")
     foreign = sorted({f"{node.domain}::{node.op_type}" for node in model.graph.node} - _standard(model))
     if foreign:
         raise IncompatibleError(
             f"{source.name}: {', '.join(foreign)}: not an operator of the ONNX standard",
-            hint="engines are built from bundles of precision fp32 or fp16",
+            hint="build the bundle again with this version of aurora-export",
         )
     path = folder / source.name
     onnx.save(model, path)
-    for name in _weight_files(model):
+    for name in weight_files:
         os.symlink((source.parent / name).resolve(), folder / name)
     return path
 
@@ -50,7 +55,13 @@ def _standard(model: ModelProto) -> set[str]:
     return {f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain in STANDARD_DOMAINS}
 
 
-def _weight_files(model: ModelProto) -> set[str]:
-    """Files beside the graph that hold weights, by name."""
+def _weight_files(model: ModelProto, source: Path) -> set[str]:
+    """Files beside the graph that hold weights, by name. Raises IntegrityError for one that is elsewhere."""
     external = [tensor for tensor in model.graph.initializer if tensor.data_location == onnx.TensorProto.EXTERNAL]
-    return {ExternalDataInfo(tensor).location for tensor in external}
+    names = {ExternalDataInfo(tensor).location for tensor in external}
+    for name in names:
+        if Path(name).name != name or (source.parent / name).is_symlink():
+            raise IntegrityError(
+                f"{source}: weights in {name!r}, not in a file beside it", hint="do not use this bundle"
+            )
+    return names

@@ -17,6 +17,7 @@ from aurora_export.cli.progress import Progress
 from aurora_export.errors import IncompatibleError
 from aurora_export.export.bundle import build_bundle
 from aurora_export.export.engine_from_onnx import RTX, build_engines, run_builder
+from aurora_export.export.rtx_builder import configure
 from aurora_export.manifest import read_manifest, verify_files
 from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
 
@@ -26,7 +27,7 @@ SIZE = 256
 """Rows and columns of the weight in the graphs of one product."""
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_engines_of_the_testbed(root, tmp_path, precision):
     bundle = tmp_path / "testbed.aurora"
     loaded = open_checkpoint(CheckpointSource(path=root / "testbed/checkpoint"))
@@ -37,6 +38,15 @@ def test_engines_of_the_testbed(root, tmp_path, precision):
     weights = {name: (bundle / f"onnx/{name}.onnx.data").stat().st_size for name in ("vision", "language")}
     for name, path in manifest.engines[RTX].files.items():
         assert manifest.digests[path].size > weights[name]
+
+
+def test_float32_is_not_tf32():
+    import tensorrt_rtx as trt
+
+    job = {"onnx": "", "engine": "", "compute_capabilities": ["8.6"], "profiles": []}
+    builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
+    assert builder.create_builder_config().get_flag(trt.BuilderFlag.TF32), "the default changed: is the flag needed?"
+    assert not configure(trt, builder, job).get_flag(trt.BuilderFlag.TF32)
 
 
 def test_engines_of_rwkv7(built7, tmp_path):
