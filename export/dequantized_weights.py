@@ -1,4 +1,4 @@
-"""Weight-only layers as engine builders take them: `com.microsoft::MatMulNBits` to DequantizeLinear and MatMul.
+"""Weight-only layers as engine builders take them: MatMulNBits, which BlockLinear is, to DequantizeLinear and MatMul.
 
 The integers stay what they are, and so do the scales of their blocks; only their order and sign convention change:
 codes (N, blocks, block_size) around 128 become int8 (K, N) around 0, with a scale for each block of K.
@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from aurora_export.errors import IncompatibleError
-from aurora_export.export.weight_only import DOMAIN
+from aurora_export.plugins.linear.onnx_function import BODY_DOMAIN
 
 OPSET = 21
 """The first with blocks in DequantizeLinear; nothing else that the graphs use changes from 20 to 21."""
@@ -30,7 +30,7 @@ def dequantize_in_graph(model: ModelProto, source: Path, weights: Path) -> None:
     added: dict[str, TensorProto] = {}
     with weights.open("wb") as file:
         for node in model.graph.node:
-            if (node.domain, node.op_type) != (DOMAIN, "MatMulNBits"):
+            if (node.domain, node.op_type) != (BODY_DOMAIN, "MatMulNBits"):
                 nodes.append(node)
                 continue
             attributes = {attribute.name: attribute.i for attribute in node.attribute}

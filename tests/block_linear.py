@@ -14,7 +14,7 @@ def dequantized(proto):
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     weights = {}
     for node in proto.graph.node:
-        if node.op_type == "BlockLinear":
+        if node.op_type in ("BlockLinear", "MatMulNBits"):
             attributes = {attribute.name: attribute.i for attribute in node.attribute}
             codes, scales = tensors[node.input[1]].astype(np.float32), tensors[node.input[2]]
             blocks = (codes - 128) * scales.reshape(*codes.shape[:2], 1)
