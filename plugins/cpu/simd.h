@@ -157,7 +157,7 @@ AURORA_INLINE Floats round_to_int(Floats value) {
     return (value + magic) - magic;   // which no compiler simplifies, unless it is told -ffast-math
 }
 
-// exp to 2 units in the last place; 0 under -87.3, where float32 has no normal numbers left, inf over 88.7. NaN stays.
+// exp, by the polynomial of Cephes; 0 under -87.3, where float32 has no normal numbers left, inf over 88.7. NaN stays.
 AURORA_INLINE Floats exponential(Floats x) {
     const Floats low = splat(-87.33654f), high = splat(88.72284f);
     const Floats inside = x < low ? low : (x > high ? high : x);
