@@ -20,6 +20,7 @@ from aurora_export.export.graphs import Graph
 from aurora_export.plugins import DOMAIN, NODE_ATTRIBUTES, OP_VERSION
 from aurora_export.plugins.linear import OP_TYPE as LINEAR_OP
 from aurora_export.plugins.linear.onnx_function import BODY_DOMAIN as LINEAR_BODY_DOMAIN
+from aurora_export.plugins.mix import PIECES
 
 MAX_OPSET = 20
 """Of the standard operators: the newest that TensorRT 10.3 reads."""
@@ -180,7 +181,8 @@ def _topk(k: TensorProto | None, attributes: dict[str, object]) -> Iterator[str]
 
 def _wkv_nodes(model: ModelProto, graph: Graph) -> Iterator[str]:
     in_domain = [node for node in model.graph.node if node.domain == DOMAIN]
-    ours = [node for node in in_domain if node.op_type != LINEAR_OP]
+    # The others have what TensorRT needs to find a plugin; these are for CPUs, and come with 8-bit weights only.
+    ours = [node for node in in_domain if node.op_type not in (LINEAR_OP, *PIECES)]
     counts: dict[str, int] = {}
     for node in ours:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
@@ -191,7 +193,7 @@ def _wkv_nodes(model: ModelProto, graph: Graph) -> Iterator[str]:
         yield f"nodes of domain {DOMAIN!r} are {counts}, expected {graph.wkv_nodes}"
     functions = {(function.domain, function.name) for function in model.functions}
     expected = {(DOMAIN, op_type) for op_type in graph.wkv_nodes}
-    expected |= {(DOMAIN, LINEAR_OP)} if len(in_domain) > len(ours) else set()
+    expected |= {(DOMAIN, node.op_type) for node in in_domain if node.op_type in (LINEAR_OP, *PIECES)}
     if functions != expected:
         yield f"functions are {sorted(functions)}, expected {sorted(expected)}"
 

@@ -52,6 +52,20 @@ struct Kernels {
     // y (n_rows, n_columns) += rows * panel, or = if `is_first`.
     void (*multiply_tile)(const TileRows& rows, const std::uint8_t* panel, const float* panel_scales,
                           std::size_t n_columns, bool is_first, float* y, std::size_t y_stride);
+
+    // What stands between the layers of a block: see mix/mix_kernels.h.
+    void (*norm_row)(const float* x, const float* update, std::size_t n, const float* weight, const float* bias,
+                     float epsilon, float* kept, float* z);
+    void (*mix_row)(const float* z, const float* previous, const float* mix, const float* extra, std::size_t n, float* out);
+    void (*tanh_row)(float* x, std::size_t n);
+    void (*decay_row)(const float* base, const float* extra, std::size_t n, float* log_decay);
+    void (*squared_relu)(const float* x, std::size_t n, float* y);
+    void (*sigmoid_gate)(const float* x, const float* receptance, const float* value, std::size_t n, float* y);
+    void (*head_norm_gate_row)(const float* y, const float* gate, const float* weight, const float* bias,
+                               std::size_t n_heads, std::size_t head_size, float epsilon, float* out);
+    void (*multiply_floats)(const float* x, std::size_t x_stride, std::size_t n_rows, const float* weights,
+                            std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
+                            std::size_t y_stride);
 };
 
 // All levels that this library was compiled with, the best first. Not all of them run on every machine.

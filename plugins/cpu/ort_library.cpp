@@ -5,6 +5,7 @@
 #include <exception>
 
 #include "../linear/linear_cpu.h"
+#include "../mix/mix_cpu.h"
 #include "../wkv/wkv_cpu.h"
 #include "levels.h"
 #include "ort_context.h"
@@ -95,6 +96,148 @@ private:
     BlockWeights weights_{};
 };
 
+// The pieces of an RWKV-6 block: see plugins/mix/README.md. Their inputs are in the order of plugins/mix/__init__.py.
+struct Piece {
+    static constexpr int STATE_INPUT = -1, STATE_OUTPUT = -1;
+    static ort::ElementType input_type(std::size_t) { return ort::FLOAT; }
+
+protected:
+    explicit Piece(const Kernels& kernels) : kernels_(kernels) {}
+
+    // Shape (B, T, E) of input 0.
+    static Shape tokens_of(const Context& context) {
+        const Shape shape = context.shape(0);
+        if (shape.size() != 3 || shape[1] < 1)
+            refuse(context.api(), "x has shape " + text_of(shape) + ", not (B, T, E) with a token at least");
+        return shape;
+    }
+    static Tokens tokens(const Shape& shape) {
+        return {static_cast<std::size_t>(shape[0]), static_cast<std::size_t>(shape[1]), static_cast<std::size_t>(shape[2])};
+    }
+
+    const Kernels& kernels_;
+};
+
+struct TimeMixInputs6 : Piece {
+    static constexpr const char* NAME = "TimeMixInputs6";
+    static constexpr std::size_t N_INPUTS = 15, N_OUTPUTS = 6;
+
+    TimeMixInputs6(const Attributes& attributes, const Kernels& kernels)
+        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+
+    void compute(const Context& context) const {
+        const Shape x = tokens_of(context);
+        const std::int64_t B = x[0], E = x[2];
+        TimeMix mix{};
+        mix.x = context.data<float>(0);
+        mix.shift = context.data<float>(1, "shift", {B, E});
+        mix.norm_weight = context.data<float>(2, "ln1.weight", {E});
+        mix.norm_bias = context.data<float>(3, "ln1.bias", {E});
+        mix.epsilon = epsilon_;
+        mix.mix_x = context.data<float>(4, "time_maa_x", {1, 1, E});
+        for (std::size_t j = 0; j < N_MIXES; ++j) mix.mixes[j] = context.data<float>(5 + j, "time_maa", {1, 1, E});
+        const Shape out = context.shape(11), decay_in = context.shape(13);
+        if (out.size() != 3 || decay_in.size() != 2) refuse(context.api(), "the low-rank matrices have other shapes");
+        const std::int64_t m = out[1], d = decay_in[1];
+        mix.mix_rank = static_cast<std::size_t>(m);
+        mix.decay_rank = static_cast<std::size_t>(d);
+        mix.mix_in = context.data<float>(10, "time_maa_w1", {E, 5 * m});
+        mix.mix_out = context.data<float>(11, "time_maa_w2", {5, m, E});
+        mix.decay = context.data<float>(12, "time_decay", {1, 1, E});
+        mix.decay_in = context.data<float>(13, "time_decay_w1", {E, d});
+        mix.decay_out = context.data<float>(14, "time_decay_w2", {d, E});
+        // The model mixes decay, key, value, receptance, gate; the outputs are receptance, key, value, gate.
+        const std::size_t mix_of_output[] = {3, 1, 2, 4};
+        for (std::size_t i = 0; i < 4; ++i) mix.mixed[mix_of_output[i]] = context.output(i, x);
+        mix.log_decay = context.output(4, x);
+        mix.next_shift = context.output(5, {B, E});
+        time_mix_inputs(kernels_, tokens(x), mix, context.parallel());
+    }
+
+private:
+    float epsilon_;
+};
+
+struct ChannelMixInputs6 : Piece {
+    static constexpr const char* NAME = "ChannelMixInputs6";
+    static constexpr std::size_t N_INPUTS = 7, N_OUTPUTS = 4;
+
+    ChannelMixInputs6(const Attributes& attributes, const Kernels& kernels)
+        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+
+    void compute(const Context& context) const {
+        const Shape x = tokens_of(context);
+        const std::int64_t B = x[0], E = x[2];
+        ChannelMix mix{};
+        mix.x = context.data<float>(0);
+        mix.update = context.data<float>(1, "update", x);
+        mix.shift = context.data<float>(2, "shift", {B, E});
+        mix.norm_weight = context.data<float>(3, "ln2.weight", {E});
+        mix.norm_bias = context.data<float>(4, "ln2.bias", {E});
+        mix.epsilon = epsilon_;
+        mix.mix_key = context.data<float>(5, "time_maa_k", {1, 1, E});
+        mix.mix_receptance = context.data<float>(6, "time_maa_r", {1, 1, E});
+        mix.sum = context.output(0, x);
+        mix.key = context.output(1, x);
+        mix.receptance = context.output(2, x);
+        mix.next_shift = context.output(3, {B, E});
+        channel_mix_inputs(kernels_, tokens(x), mix, context.parallel());
+    }
+
+private:
+    float epsilon_;
+};
+
+struct HeadNormGate6 : Piece {
+    static constexpr const char* NAME = "HeadNormGate6";
+    static constexpr std::size_t N_INPUTS = 4, N_OUTPUTS = 1;
+
+    HeadNormGate6(const Attributes& attributes, const Kernels& kernels)
+        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+
+    void compute(const Context& context) const {
+        const Shape y = context.shape(0);
+        if (y.size() != 4) refuse(context.api(), "y has shape " + text_of(y) + ", not (B, T, H, N)");
+        const std::int64_t E = y[2] * y[3];
+        const Shape flat = {y[0], y[1], E};
+        const float* gate = context.data<float>(1, "gate", flat);
+        const float* weight = context.data<float>(2, "ln_x.weight", {E});
+        const float* bias = context.data<float>(3, "ln_x.bias", {E});
+        head_norm_gate(kernels_, tokens(flat), static_cast<std::size_t>(y[3]), context.data<float>(0), gate, weight, bias,
+                       epsilon_, context.output(0, flat), context.parallel());
+    }
+
+private:
+    float epsilon_;
+};
+
+struct ReluSquare : Piece {
+    static constexpr const char* NAME = "ReluSquare";
+    static constexpr std::size_t N_INPUTS = 1, N_OUTPUTS = 1;
+
+    ReluSquare(const Attributes&, const Kernels& kernels) : Piece(kernels) {}
+
+    void compute(const Context& context) const {
+        const Shape x = context.shape(0);
+        relu_square(kernels_, context.data<float>(0), element_count(x), context.output(0, x), context.parallel());
+    }
+};
+
+struct ChannelMixOutput6 : Piece {
+    static constexpr const char* NAME = "ChannelMixOutput6";
+    static constexpr std::size_t N_INPUTS = 3, N_OUTPUTS = 1;
+
+    ChannelMixOutput6(const Attributes&, const Kernels& kernels) : Piece(kernels) {}
+
+    void compute(const Context& context) const {
+        const Shape x = context.shape(0);
+        const float* receptance = context.data<float>(1, "receptance", x);
+        const float* value = context.data<float>(2, "value", x);
+        channel_mix_output(kernels_, context.data<float>(0), receptance, value, element_count(x), context.output(0, x),
+                           context.parallel());
+    }
+};
+
 // Of the sessions that are opened now.
 const Kernels& level(Api api) {
     const char* error = nullptr;
@@ -163,15 +306,25 @@ OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
     static const OpTable<Wkv<6>> wkv6;
     static const OpTable<Wkv<7>> wkv7;
     static const OpTable<BlockLinear> block_linear;
+    static const OpTable<TimeMixInputs6> time_mix_inputs_6;
+    static const OpTable<HeadNormGate6> head_norm_gate_6;
+    static const OpTable<ChannelMixInputs6> channel_mix_inputs_6;
+    static const OpTable<ReluSquare> relu_square;
+    static const OpTable<ChannelMixOutput6> channel_mix_output_6;
+    static const ort::CustomOp* const all[] = {&wkv6,
+                                               &wkv7,
+                                               &block_linear,
+                                               &time_mix_inputs_6,
+                                               &head_norm_gate_6,
+                                               &channel_mix_inputs_6,
+                                               &relu_square,
+                                               &channel_mix_output_6};
     return status_of(api, [&] {
         // The runtime keeps no copy: a domain lives as long as sessions may, which is as long as the process.
         static OrtCustomOpDomain* domain = [&] {
             OrtCustomOpDomain* made;
             check(ort::CreateCustomOpDomain::call(api, "aurora", &made));
-            for (const ort::CustomOp* op : {static_cast<const ort::CustomOp*>(&wkv6),
-                                            static_cast<const ort::CustomOp*>(&wkv7),
-                                            static_cast<const ort::CustomOp*>(&block_linear)})
-                check(ort::CustomOpDomainAdd::call(api, made, op));
+            for (const ort::CustomOp* op : all) check(ort::CustomOpDomainAdd::call(api, made, op));
             return made;
         }();
         check(ort::AddCustomOpDomain::call(api, options, domain));

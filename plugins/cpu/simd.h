@@ -1,6 +1,6 @@
 // Vectors of the width of a level, in the vector extension that GCC and Clang share: each level includes this file
 // once, in its own namespace and after naming its instruction set, so that the same source becomes other instructions.
-// Defined by the level: VECTOR_BYTES, dot4().
+// Defined by the level: VECTOR_BYTES, REGISTERS, dot4().
 #pragma once
 
 #include <cmath>
@@ -9,6 +9,7 @@
 #include <cstring>
 
 #define AURORA_INLINE static inline __attribute__((always_inline))
+#define AURORA_MEMBER inline __attribute__((always_inline))
 
 // Before a loop of constant length whose arrays are to be registers.
 #if defined(__clang__)

@@ -1,0 +1,222 @@
+r"""Speed of the language graph of an int8 bundle on a CPU, beside what the machine can do and plain ONNX Runtime.
+
+    python testbed/full_size.py build/released --layout released --language rwkv6-1b6 --dtype fp16
+    aurora-export build build/released --out build/full_size/int8.aurora --precision int8
+    python benchmarks/record.py language_speed -- python benchmarks/bench_language.py build/full_size/int8.aurora
+
+Three ways to run the same weights take turns, so that they meet the same minutes of a machine:
+  native   the operators of aurora_cpu.so
+  plain    the functions of the graph: MatMulNBits, small operators, a Scan for WKV (runs of up to --plain-tokens only)
+  dynamic  DynamicQuantizeMatMul of ONNX Runtime, 8 bits per output, small operators, and the native WKV
+Limits of the machine are measured in the same run, between the rounds, by limits.cpp. Prints one JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import TensorProto, helper, numpy_helper
+
+from aurora_export.contract import STATE_NAMES, GraphSpec, graphs
+from aurora_export.manifest import read_manifest
+from aurora_export.plugins import DOMAIN
+from aurora_export.plugins.cpu import SWITCH, chosen_level, library_path
+from aurora_export.plugins.mix import PIECES
+from aurora_export.runtime.engine_onnx import OnnxEngine
+
+HERE = Path(__file__).resolve().parent
+STEPS = 16
+"""tokens that are decoded in one round"""
+
+
+@contextmanager
+def without_library() -> Iterator[None]:
+    """Sessions opened in here run the functions of their graphs."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "off"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
+
+
+def compile_limits(folder: Path) -> Path:
+    """Compile limits.cpp for this machine."""
+    program = folder / "limits"
+    options = ("-std=c++17", "-O3", "-march=native", "-pthread")
+    subprocess.run(["c++", *options, str(HERE / "limits.cpp"), "-o", str(program)], check=True)
+    return program
+
+
+def measure_limits(program: Path, threads: int) -> dict[str, float]:
+    """Reads of memory and 8-bit products, by all threads."""
+    return json.loads(subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout)
+
+
+def write_dynamic_graph(source: Path, folder: Path) -> Path:
+    """Write the graph of `source` with DynamicQuantizeMatMul for BlockLinear, and its pieces as small operators."""
+    model = onnx.load(source)
+    model = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in PIECES])
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "BlockLinear":
+            n_inputs = next(attribute.i for attribute in node.attribute if attribute.name == "K")
+            names = list(node.input[1:3])
+            codes, scales = (numpy_helper.to_array(tensors[name]) for name in names)
+            weight = (codes - np.float32(128)) * scales.reshape(*codes.shape[:2], 1)
+            weight = weight.reshape(len(codes), -1)[:, :n_inputs]
+            column = np.abs(weight).max(1) / 127
+            rounded = np.rint(weight / column[:, None]).astype(np.int8)
+            tensors[names[0]].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(rounded.T), names[0]))
+            tensors[names[1]].CopyFrom(numpy_helper.from_array(column, names[1]))
+            node.CopyFrom(
+                helper.make_node(
+                    "DynamicQuantizeMatMul",
+                    [node.input[0], *names],
+                    list(node.output),
+                    name=node.name,
+                    domain="com.microsoft",
+                )
+            )
+    path = folder / "dynamic.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="dynamic.data", size_threshold=1024)
+    return path
+
+
+def bytes_of_a_step(path: Path) -> int:
+    """What a decoded token reads: every weight of the graph, once."""
+    model = onnx.load(path, load_external_data=False)
+    sizes = {TensorProto.FLOAT: 4, TensorProto.UINT8: 1, TensorProto.INT8: 1, TensorProto.INT64: 8}
+    return sum(int(np.prod(tensor.dims)) * sizes[tensor.data_type] for tensor in model.graph.initializer)
+
+
+def operations_of(path: Path, n_tokens: int) -> int:
+    """Products and sums of the linear layers; the head runs for the last token only."""
+    model = onnx.load(path, load_external_data=False)
+    total = 0
+    for node in model.graph.node:
+        if node.op_type == "BlockLinear":
+            size = {attribute.name: attribute.i for attribute in node.attribute}
+            total += 2 * size["K"] * size["N"] * (1 if "head" in node.input[1] else n_tokens)
+    return total
+
+
+def runner(engine: OnnxEngine, spec: GraphSpec, n_tokens: int) -> Callable[[], float]:
+    """A function that runs `n_tokens` and gives the seconds; one token is decoded STEPS times in the loop's buffers."""
+    width = spec["embeddings"].resolve(B=1, T=1)[-1]
+    embeddings = np.random.default_rng(n_tokens).normal(size=(n_tokens, width)).astype(np.float32)
+    loop = engine.open_loop()
+    inputs = {
+        "embeddings": embeddings[None],
+        **{name: np.zeros(spec[name].resolve(B=1), np.float32) for name in STATE_NAMES},
+    }
+
+    def step() -> float:
+        began = time.perf_counter()
+        for _ in range(STEPS):
+            loop.advance(embeddings)
+        return (time.perf_counter() - began) / STEPS
+
+    def prefill() -> float:
+        began = time.perf_counter()
+        engine.run(inputs)
+        return time.perf_counter() - began
+
+    return step if n_tokens == 1 else prefill
+
+
+def summary(times: dict[str, list[float]], n_tokens: int) -> dict[str, Any]:
+    """Medians of each way, and of the ratios to the native one within a round."""
+    row: dict[str, Any] = {"n_tokens": n_tokens}
+    for name, seconds in times.items():
+        ratios = [other / mine for other, mine in zip(seconds, times["native"], strict=True)]
+        row[name] = {
+            "seconds": round(statistics.median(seconds), 5),
+            "tokens_per_s": round(n_tokens / statistics.median(seconds), 1),
+            "lowest_s": round(min(seconds), 5),
+            "highest_s": round(max(seconds), 5),
+        }
+        if name != "native":
+            row[name]["time_over_native"] = round(statistics.median(ratios), 3)
+            row[name]["time_over_native_range"] = [round(min(ratios), 3), round(max(ratios), 3)]
+    return row
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(exists=True, path_type=Path))
+@click.option("--tokens", default="1,64,92,256,512", show_default=True, help="tokens of a run")
+@click.option("--rounds", default=5, show_default=True, help="in which each way takes its turn once")
+@click.option("--threads", default=len(os.sched_getaffinity(0)), show_default=True)
+@click.option("--plain-tokens", default=92, show_default=True, help="longest run of the functions: a Scan is slow")
+@click.option(
+    "--dynamic/--no-dynamic", default=True, show_default=True, help="write and run that graph: takes a minute"
+)
+def main(bundle: Path, tokens: str, rounds: int, threads: int, plain_tokens: int, *, dynamic: bool) -> None:
+    """Measure the language graph of BUNDLE, built with --precision int8."""
+    library = library_path()
+    if library is None:
+        raise click.ClickException("the native library is not there: `aurora-export doctor` says why")
+    manifest = read_manifest(bundle)
+    path, spec = bundle / manifest.files["language"], graphs(manifest.config)["language"]
+    with tempfile.TemporaryDirectory(dir=bundle.parent) as folder:
+        limits = compile_limits(Path(folder))
+        engines = {"native": OnnxEngine(path, spec, threads=threads)}
+        with without_library():
+            engines["plain"] = OnnxEngine(path, spec, threads=threads)
+        if dynamic:
+            engines["dynamic"] = OnnxEngine(write_dynamic_graph(path, Path(folder)), spec, threads=threads)
+        measured = [measure_limits(limits, threads)]
+        rows = []
+        for n_tokens in map(int, tokens.split(",")):
+            names = [name for name in engines if name != "plain" or n_tokens <= plain_tokens]
+            runs = {name: runner(engines[name], spec, n_tokens) for name in names}
+            for run in runs.values():
+                run()  # warm up
+            times: dict[str, list[float]] = {name: [] for name in names}
+            for _ in range(rounds):
+                for name, run in runs.items():
+                    times[name].append(run())
+            measured.append(measure_limits(limits, threads))
+            rows.append(summary(times, n_tokens))
+            print(f"{n_tokens} tokens: {rows[-1]}", file=sys.stderr)
+            here = {name: max(found[name] for found in measured[-2:]) for name in measured[0]}
+            seconds = rows[-1]["native"]["seconds"]
+            if n_tokens == 1:
+                read = bytes_of_a_step(path) / seconds / 1e9
+                rows[-1]["native"] |= {"read_gb_per_s": round(read, 2)}
+                rows[-1]["native"]["share_of_plain_reads"] = round(read / here["read_gb_per_s"], 3)
+            elif here["int8_gop_per_s"]:
+                done = operations_of(path, n_tokens) / seconds / 1e9
+                rows[-1]["native"]["gop_per_s"] = round(done, 1)
+                rows[-1]["native"]["share_of_int8_peak"] = round(done / here["int8_gop_per_s"], 3)
+    result = {
+        "model": f"RWKV-{manifest.config.language.version}, {manifest.config.language.n_layers} layers of "
+        f"{manifest.config.language.width}, {manifest.precision}",
+        "threads": threads,
+        "level": chosen_level(library),
+        "bytes_of_a_step": bytes_of_a_step(path),
+        "limits": measured,
+        "runs": rows,
+    }
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

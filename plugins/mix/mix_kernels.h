@@ -1,0 +1,184 @@
+// What stands between the linear layers of an RWKV-6 block, row by row. Included once per level, after cpu/simd.h.
+// A row is what one token has: `n` floats, any number of them.
+#pragma once
+
+#include "../cpu/levels.h"
+
+// The whole vectors of a row; what is left over is up to who uses it.
+#define AURORA_FOR_VECTORS(i, n) for (; i + LANES <= n; i += LANES)
+
+// z = (x - mean) / sqrt(variance + epsilon) * weight + bias; with `update`, x + update is what is normed, and kept in `kept`.
+static void norm_row(const float* x, const float* update, std::size_t n, const float* weight, const float* bias,
+                     float epsilon, float* kept, float* z) {
+    if (update != nullptr) {
+        std::size_t i = 0;
+        AURORA_FOR_VECTORS(i, n) store(kept + i, load(x + i) + load(update + i));
+        for (; i < n; ++i) kept[i] = x[i] + update[i];
+        x = kept;
+    }
+    Floats sums = {}, squares = {};
+    float total = 0, square = 0;
+    std::size_t i = 0;
+    AURORA_FOR_VECTORS(i, n) sums += load(x + i);
+    for (; i < n; ++i) total += x[i];
+    const float mean = (total + sum(sums)) / static_cast<float>(n);
+    i = 0;
+    AURORA_FOR_VECTORS(i, n) {
+        const Floats centred = load(x + i) - mean;
+        squares += centred * centred;
+    }
+    for (; i < n; ++i) square += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1.0f / std::sqrt((square + sum(squares)) / static_cast<float>(n) + epsilon);
+    i = 0;
+    AURORA_FOR_VECTORS(i, n) {
+        Floats value = (load(x + i) - mean) * scale;
+        if (weight != nullptr) value = value * load(weight + i) + load(bias + i);
+        store(z + i, value);
+    }
+    for (; i < n; ++i) {
+        z[i] = (x[i] - mean) * scale;
+        if (weight != nullptr) z[i] = z[i] * weight[i] + bias[i];
+    }
+}
+
+// out = z + (previous - z) * (mix + extra), without `extra` if it is null.
+static void mix_row(const float* z, const float* previous, const float* mix, const float* extra, std::size_t n, float* out) {
+    std::size_t i = 0;
+    AURORA_FOR_VECTORS(i, n) {
+        Floats share = load(mix + i);
+        if (extra != nullptr) share += load(extra + i);
+        const Floats here = load(z + i);
+        store(out + i, here + (load(previous + i) - here) * share);
+    }
+    for (; i < n; ++i) out[i] = z[i] + (previous[i] - z[i]) * (mix[i] + (extra != nullptr ? extra[i] : 0.0f));
+}
+
+// Applies a function of vectors to rows: what is left over goes through a vector that is filled up with zeros.
+template <typename Function>
+AURORA_INLINE void map_row(std::size_t n, float* out, const float* a, const float* b, const float* c, Function function) {
+    std::size_t i = 0;
+    AURORA_FOR_VECTORS(i, n)
+    store(out + i, function(load(a + i), b != nullptr ? load(b + i) : Floats{}, c != nullptr ? load(c + i) : Floats{}));
+    if (i == n) return;
+    float rest[3][LANES] = {};
+    const std::size_t n_bytes = (n - i) * sizeof(float);
+    std::memcpy(rest[0], a + i, n_bytes);
+    if (b != nullptr) std::memcpy(rest[1], b + i, n_bytes);
+    if (c != nullptr) std::memcpy(rest[2], c + i, n_bytes);
+    store(rest[0], function(load(rest[0]), load(rest[1]), load(rest[2])));
+    std::memcpy(out + i, rest[0], n_bytes);
+}
+
+struct Tanh {
+    AURORA_MEMBER Floats operator()(Floats a, Floats, Floats) const { return tangent_hyperbolic(a); }
+};
+struct Decay {
+    AURORA_MEMBER Floats operator()(Floats a, Floats b, Floats) const { return -exponential(a + b); }
+};
+struct SquaredRelu {
+    AURORA_MEMBER Floats operator()(Floats a, Floats, Floats) const {
+        const Floats positive = a < 0.0f ? Floats{} : a;  // NaN stays
+        return positive * positive;
+    }
+};
+struct SiluGate {
+    AURORA_MEMBER Floats operator()(Floats a, Floats b, Floats) const { return a * (b * sigmoid(b)); }
+};
+struct SigmoidGate {
+    AURORA_MEMBER Floats operator()(Floats a, Floats b, Floats c) const { return a + sigmoid(b) * c; }
+};
+
+static void tanh_row(float* x, std::size_t n) { map_row(n, x, x, nullptr, nullptr, Tanh{}); }
+
+// log_decay = -exp(base + extra)
+static void decay_row(const float* base, const float* extra, std::size_t n, float* log_decay) {
+    map_row(n, log_decay, base, extra, nullptr, Decay{});
+}
+
+static void squared_relu(const float* x, std::size_t n, float* y) { map_row(n, y, x, nullptr, nullptr, SquaredRelu{}); }
+
+// y = x + sigmoid(receptance) * value
+static void sigmoid_gate(const float* x, const float* receptance, const float* value, std::size_t n, float* y) {
+    map_row(n, y, x, receptance, value, SigmoidGate{});
+}
+
+// out = (norm of each head) * weight + bias, times silu(gate)
+static void head_norm_gate_row(const float* y, const float* gate, const float* weight, const float* bias,
+                               std::size_t n_heads, std::size_t head_size, float epsilon, float* out) {
+    for (std::size_t head = 0; head < n_heads; ++head) {
+        const std::size_t at = head * head_size;
+        norm_row(y + at, nullptr, head_size, weight + at, bias + at, epsilon, nullptr, out + at);
+    }
+    map_row(n_heads * head_size, out, out, gate, nullptr, SiluGate{});
+}
+
+constexpr std::size_t FLOAT_ROWS = 6, FLOAT_VECTORS = REGISTERS == 32 ? 4 : 2;
+
+// R rows times V vectors of columns; sums in registers over all inputs.
+template <std::size_t R, std::size_t V>
+AURORA_INLINE void float_tile(const float* x, std::size_t x_stride, const float* weights, std::size_t weight_stride,
+                              std::size_t n_inputs, float* y, std::size_t y_stride) {
+    Floats sums[R][V];
+    AURORA_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
+        AURORA_UNROLL
+        for (std::size_t v = 0; v < V; ++v) sums[r][v] = load(y + r * y_stride + v * LANES);
+    }
+    for (std::size_t k = 0; k < n_inputs; ++k, weights += weight_stride) {
+        Floats w[V];
+        AURORA_UNROLL
+        for (std::size_t v = 0; v < V; ++v) w[v] = load(weights + v * LANES);
+        AURORA_UNROLL
+        for (std::size_t r = 0; r < R; ++r) {
+            const Floats value = splat(x[r * x_stride + k]);
+            AURORA_UNROLL
+            for (std::size_t v = 0; v < V; ++v) sums[r][v] += value * w[v];
+        }
+    }
+    AURORA_UNROLL
+    for (std::size_t r = 0; r < R; ++r) {
+        AURORA_UNROLL
+        for (std::size_t v = 0; v < V; ++v) store(y + r * y_stride + v * LANES, sums[r][v]);
+    }
+}
+
+template <std::size_t V>
+AURORA_INLINE void float_tile_rows(std::size_t n_rows, const float* x, std::size_t x_stride, const float* weights,
+                                   std::size_t weight_stride, std::size_t n_inputs, float* y, std::size_t y_stride) {
+    switch (n_rows) {
+        case 1: return float_tile<1, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
+        case 2: return float_tile<2, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
+        case 3: return float_tile<3, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
+        case 4: return float_tile<4, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
+        case 5: return float_tile<5, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
+        default: return float_tile<FLOAT_ROWS, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
+    }
+}
+
+// y (n_rows, n_outputs) = x (n_rows, n_inputs) times weights (n_inputs, n_outputs), each with its distance of rows.
+static void multiply_floats(const float* x, std::size_t x_stride, std::size_t n_rows, const float* weights,
+                            std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
+                            std::size_t y_stride) {
+    constexpr std::size_t INPUTS_AT_ONCE = 256, STEP = FLOAT_VECTORS * LANES;
+    for (std::size_t r = 0; r < n_rows; ++r) std::memset(y + r * y_stride, 0, n_outputs * sizeof(float));
+    for (std::size_t k = 0; k < n_inputs; k += INPUTS_AT_ONCE) {
+        const std::size_t n_some = n_inputs - k < INPUTS_AT_ONCE ? n_inputs - k : INPUTS_AT_ONCE;
+        const float* some = weights + k * weight_stride;
+        std::size_t column = 0;
+        for (; column + LANES <= n_outputs; column += column + STEP <= n_outputs ? STEP : LANES) {
+            for (std::size_t r = 0; r < n_rows; r += FLOAT_ROWS) {
+                const std::size_t n = n_rows - r < FLOAT_ROWS ? n_rows - r : FLOAT_ROWS;
+                const float* from = x + r * x_stride + k;
+                float* to = y + r * y_stride + column;
+                if (column + STEP <= n_outputs)
+                    float_tile_rows<FLOAT_VECTORS>(n, from, x_stride, some + column, weight_stride, n_some, to, y_stride);
+                else
+                    float_tile_rows<1>(n, from, x_stride, some + column, weight_stride, n_some, to, y_stride);
+            }
+        }
+        for (; column < n_outputs; ++column)
+            for (std::size_t r = 0; r < n_rows; ++r)
+                for (std::size_t i = 0; i < n_some; ++i)
+                    y[r * y_stride + column] += x[r * x_stride + k + i] * some[i * weight_stride + column];
+    }
+}
