@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aurora_export.cli.bench import bench_command
 from aurora_export.cli.build import build_command
 from aurora_export.cli.check import check_command
 from aurora_export.cli.doctor import doctor_command
@@ -12,5 +13,5 @@ from aurora_export.cli.run import run_command
 __all__ = ["main"]
 
 main = program
-for command in (build_command, run_command, check_command, info_command, doctor_command):
+for command in (build_command, run_command, check_command, info_command, bench_command, doctor_command):
     main.add_command(command)

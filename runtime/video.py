@@ -110,7 +110,7 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         """Decode; yield the frames of the sample. Raises IntegrityError if not one frame can be decoded."""
-        to_pixels = _ToPixels(_load_library())
+        to_pixels = _ToPixels(load_library())
         for index, (time, frame) in enumerate(self._decoded()):
             if self._wanted(index, time):
                 yield Frame(to_pixels(frame), float(time))
@@ -215,7 +215,7 @@ def _check_sampling(fps: float | None, num_frames: int | None) -> None:
 
 def _open_stream(path: Path, resources: contextlib.ExitStack) -> tuple[Any, Any]:
     """Container and video stream of a file; what must be closed later is left in `resources`."""
-    av = _load_library()
+    av = load_library()
     if not path.exists():
         raise UsageError(f"{path}: no such file")
     if path.is_dir():
@@ -244,7 +244,8 @@ def _open_stream(path: Path, resources: contextlib.ExitStack) -> tuple[Any, Any]
     return container, stream
 
 
-def _load_library() -> Any:
+def load_library() -> Any:
+    """The av module, silent. Raises DependencyError."""
     try:
         import av
     except ImportError as error:

@@ -93,7 +93,7 @@ def test_version(invoke):
 
 
 def test_every_command_has_help_and_verbosity(invoke):
-    assert set(main.commands) == {"build", "run", "check", "info", "doctor"}
+    assert set(main.commands) == {"build", "run", "check", "info", "bench", "doctor"}
     for name, command in main.commands.items():
         result = invoke(name, "--help")
         assert result.exit_code == 0
