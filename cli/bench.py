@@ -77,8 +77,8 @@ def bench_command(
 
     Each row has the median time of a token or frame, the lowest and the highest. A step is held against plain reads of
     memory, vision and prefill against products in registers (8-bit ones for an int8 bundle); both are measured in the
-    same run. Several numbers, such as 64,512, make a row each, and 0 none. A row goes to stdout when it is done; json is
-    one list at the end.
+    same run. Several numbers, such as 64,512, make a row each, and 0 none. A row goes to stdout when it is done; json
+    is one list at the end.
     """
     from aurora_export.cli.progress import Progress
     from aurora_export.runtime.bench import Plan, measure
