@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aurora_export.cli.ask import ask_command
 from aurora_export.cli.batch import batch_command
+from aurora_export.cli.bench import bench_command
 from aurora_export.cli.build import build_command
 from aurora_export.cli.chat import chat_command
 from aurora_export.cli.check import check_command
@@ -25,6 +26,7 @@ for command in (
     batch_command,
     check_command,
     info_command,
+    bench_command,
     doctor_command,
 ):
     main.add_command(command)

@@ -93,7 +93,8 @@ def test_version(invoke):
 
 
 def test_every_command_has_help_and_verbosity(invoke):
-    assert set(main.commands) == {"build", "run", "ingest", "ask", "chat", "batch", "check", "info", "doctor"}
+    expected = {"build", "run", "ingest", "ask", "chat", "batch", "check", "info", "bench", "doctor"}
+    assert set(main.commands) == expected
     for name, command in main.commands.items():
         result = invoke(name, "--help")
         assert result.exit_code == 0
