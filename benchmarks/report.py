@@ -1,7 +1,7 @@
-"""The README's tables, from the result files: no number is typed by hand.
+"""The tables of the documents, from the result files: no number is typed by hand.
 
-python benchmarks/report.py           prints them
-python benchmarks/report.py --write   puts them between the markers in README.md
+python benchmarks/report.py           puts them between the markers in the documents
+python benchmarks/report.py --check   says which documents are out of date
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def with_tables(document: str) -> str:
 
 
 def main() -> int:
-    """Print, write or check the tables; return the exit code."""
+    """Write or check the tables; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="say which documents are out of date; exit code 1 if any")
     stale = [document for document in TABLES if with_tables(document) != (ROOT / document).read_text(encoding="utf-8")]
