@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -181,6 +182,27 @@ def full_size_run_table() -> str:
     return table([*head, "an answer token"], rows)
 
 
+def language_table() -> str:
+    """Speed of the int8 language graph, and by how much it is faster than the same weights in plain ONNX Runtime."""
+    result = read_result("language_speed")
+    reads = statistics.median(limit["read_gb_per_s"] for limit in result["limits"])
+    rows = []
+    for run in result["runs"]:
+        native, share = run["native"], ""
+        if run["n_tokens"] == 1:
+            share = f"{result['bytes_of_a_step'] / native['seconds'] / 1e9 / reads:.0%} of {reads:.0f} GB/s"
+        others = [ratio_text(run[name]) if name in run else "" for name in ("plain", "dynamic")]
+        rows.append([str(run["n_tokens"]), f"{native['tokens_per_s']:.0f}", share, *others])
+    head = ["tokens in a run", "tokens/s", "reads of memory", "faster than MatMulNBits", "than DynamicQuantizeMatMul"]
+    return table(head, rows)
+
+
+def ratio_text(side: Mapping[str, Any]) -> str:
+    """Median and range, over the rounds, of another's time by ours."""
+    low, high = side["time_over_native_range"]
+    return f"{side['time_over_native']:.2f} ({low:.2f} to {high:.2f})"
+
+
 def gigabytes(row: Mapping[str, Any]) -> float:
     """Peak resident memory of a whole process."""
     return row["peak_rss_mib"] * 2**20 / 1e9
@@ -204,7 +226,12 @@ def engine_build_table() -> str:
 
 
 TABLES = {
-    "README.md": {"accuracy": accuracy_table, "memory": memory_table, "full size": full_size_run_table},
+    "README.md": {
+        "accuracy": accuracy_table,
+        "memory": memory_table,
+        "full size": full_size_run_table,
+        "language": language_table,
+    },
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table},
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
