@@ -65,23 +65,6 @@ def memory_table() -> str:
     )
 
 
-def peers_table() -> str:
-    """Tokens a second of ours and of each peer that was there, and the ratio of times within a round."""
-    result = read_result("peers")
-    rows = []
-    for run in result["runs"]:
-        name = f"{run['test']}, {run['n_tokens']} tokens"
-        for side, found in run["sides"].items():
-            rates = [f"{found['tokens_per_s']:.1f}", f"{found['lowest']:.1f} to {found['highest']:.1f}"]
-            ratios = found["time_over_ours_by_round"]
-            ratio = f"{found['time_over_ours']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            who = f"this, {result['model'].rpartition(', ')[2]}" if side == "ours" else side
-            memory = f"{result['peak_rss_mib'][side] / 1024:.2f} GiB"
-            rows.append([name, who, *rates, "" if side == "ours" else ratio, memory])
-    head = ["language model", "by", "tokens/s", "lowest to highest", "ours is faster by (range)", "peak memory"]
-    return table(head, rows)
-
-
 def ablation_tables() -> str:
     """What another order or kept ratio costs at run time, on scenes like the training's and on noisy ones."""
     result = read_result("testbed_ablation")
@@ -108,7 +91,7 @@ def ablation_cells(row: Mapping[str, Any], *, is_baseline: bool) -> tuple[str, s
 
 
 TABLES = {
-    "README.md": {"accuracy": accuracy_table, "memory": memory_table, "peers": peers_table},
+    "README.md": {"accuracy": accuracy_table, "memory": memory_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }
 """Document -> marker in it -> what stands there."""
