@@ -9,6 +9,7 @@ Writes DIR/q8_0.gguf and DIR/q4_0.gguf, by way of a float16 file of 3.2 GB that 
 from __future__ import annotations
 
 import sys
+from functools import cache
 from pathlib import Path
 
 import gguf
@@ -30,9 +31,18 @@ class Weights:
 
     def matrix(self, name: str, *shape: int, scale: float | None = None, dtype: type = np.float16) -> None:
         """Normal numbers; without a scale, of the inverse root of the last size."""
-        scaled = (self._pool * np.float32(scale or shape[-1] ** -0.5)).astype(dtype)
-        start = int(self._rng.integers(0, POOL))
-        self._writer.add_tensor(f"{name}.weight", np.resize(np.roll(scaled, -start), shape))
+        pool = self._scaled(scale or shape[-1] ** -0.5, dtype)
+        values, start, done = np.empty(int(np.prod(shape)), dtype), int(self._rng.integers(0, POOL)), 0
+        while done < len(values):
+            part = pool[start : start + len(values) - done]
+            values[done : done + len(part)] = part
+            start, done = 0, done + len(part)
+        self._writer.add_tensor(f"{name}.weight", values.reshape(shape))
+
+    @cache  # noqa: B019 (one object, which lives as long as the program)
+    def _scaled(self, scale: float, dtype: type) -> np.ndarray:
+        """All numbers of the pool."""
+        return (self._pool * np.float32(scale)).astype(dtype)
 
     def vector(self, name: str, values: np.ndarray | float, *shape: int) -> None:
         """float32 of a shape."""

@@ -203,6 +203,23 @@ def ratio_text(side: Mapping[str, Any]) -> str:
     return f"{side['time_over_native']:.2f} ({low:.2f} to {high:.2f})"
 
 
+def peers_table() -> str:
+    """Tokens a second of ours and of each peer that was there, and the ratio of times within a round."""
+    result = read_result("peers")
+    rows = []
+    for run in result["runs"]:
+        name = f"{run['test']}, {run['n_tokens']} tokens"
+        for side, found in run["sides"].items():
+            rates = [f"{found['tokens_per_s']:.1f}", f"{found['lowest']:.1f} to {found['highest']:.1f}"]
+            ratios = found["time_over_ours_by_round"]
+            ratio = f"{found['time_over_ours']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            who = f"this, {result['model'].rpartition(', ')[2]}" if side == "ours" else side
+            memory = f"{result['peak_rss_mib'][side] / 1024:.2f} GiB"
+            rows.append([name, who, *rates, "" if side == "ours" else ratio, memory])
+    head = ["language model", "by", "tokens/s", "lowest to highest", "ours is faster by (range)", "peak memory"]
+    return table(head, rows)
+
+
 def gigabytes(row: Mapping[str, Any]) -> float:
     """Peak resident memory of a whole process."""
     return row["peak_rss_mib"] * 2**20 / 1e9
@@ -231,6 +248,7 @@ TABLES = {
         "memory": memory_table,
         "full size": full_size_run_table,
         "language": language_table,
+        "peers": peers_table,
     },
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table},

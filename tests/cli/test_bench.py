@@ -10,8 +10,16 @@ import time
 
 import pytest
 
+from aurora_export.runtime import limits
+
 SMALL = ("-p", "8", "-n", "4", "--frames", "1", "-r", "2")
 TESTS = ["tokenizer", "vision", "prefill 8", "step 4", "video of 1"]
+
+
+@pytest.fixture(autouse=True)
+def quick_limits(monkeypatch):
+    monkeypatch.setattr(limits, "BUFFER_BYTES", 2**24)
+    monkeypatch.setattr(limits, "PRODUCTS_S", 0.002)
 
 
 @pytest.fixture
@@ -58,7 +66,8 @@ def test_lists_and_depths(rows):
 
 
 def test_a_given_clip(rows, clip):
-    assert [row["test"] for row in rows("--video", clip, "--frames", "2,5")][-2:] == ["video of 2", "video of 5"]
+    found = rows("--video", clip, "--frames", "2,5")[-2:]
+    assert [(row["test"], row["n"]) for row in found] == [("video of 2", 2), ("video of 5", 5)]
 
 
 def test_formats_say_the_same(bundle, invoke):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 
 from aurora_export.plugins.cpu import SWITCH, library_path
@@ -31,10 +32,10 @@ def test_limits_of_this_machine(switch, n_threads, monkeypatch):
 @pytest.mark.skipif(library_path() is None, reason="the native library was not built")
 def test_the_native_functions_count_what_they_do():
     read, int8, fp32 = limits._native_functions()
-    import numpy as np
-
     numbers = np.arange(1000, dtype=np.uint64)
     assert read(numbers.ctypes.data, numbers.nbytes) == numbers[: numbers.nbytes // 256 * 32].sum()
+    assert int8(1) in (12 * 128, 12 * 64, 12 * 32, 0)  # 12 sums of 64, 32 or 16 bytes, two operations each
+    assert fp32(1) in (12 * 32, 12 * 16, 12 * 8, 0)
     for products in (int8, fp32):
         assert products(20) == 2 * products(10)
         assert products(0) == 0
