@@ -8,7 +8,7 @@ Three ways to run the same weights take turns, so that they meet the same minute
   native   the operators of aurora_cpu.so
   plain    the functions of the graph: MatMulNBits, small operators, a Scan for WKV (runs of up to --plain-tokens only)
   dynamic  DynamicQuantizeMatMul of ONNX Runtime, 8 bits per output, small operators, and the native WKV
-Limits of the machine are measured in the same run, between the rounds, by limits.cpp. Prints one JSON object.
+Limits of the machine are measured in the same run, between the rows. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,8 +36,8 @@ from aurora_export.plugins import DOMAIN
 from aurora_export.plugins.cpu import SWITCH, chosen_level, library_path
 from aurora_export.plugins.mix import PIECES
 from aurora_export.runtime.engine_onnx import OnnxEngine
+from aurora_export.runtime.limits import LimitsMeter
 
-HERE = Path(__file__).resolve().parent
 DYNAMIC_GRAPH = "dynamic.onnx"
 
 STEPS = 16
@@ -57,19 +56,6 @@ def without_library() -> Iterator[None]:
             del os.environ[SWITCH]
         else:
             os.environ[SWITCH] = before
-
-
-def compile_limits(folder: Path) -> Path:
-    """Compile limits.cpp for this machine."""
-    program = folder / "limits"
-    options = ("-std=c++17", "-O3", "-march=native", "-pthread")
-    subprocess.run(["c++", *options, str(HERE / "limits.cpp"), "-o", str(program)], check=True)
-    return program
-
-
-def measure_limits(program: Path, threads: int) -> dict[str, float]:
-    """Reads of memory and 8-bit products, by all threads."""
-    return json.loads(subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout)
 
 
 def write_dynamic_graph(source: Path, folder: Path) -> None:
@@ -181,7 +167,6 @@ def main(
     with ExitStack() as stack:
         folder = work or Path(stack.enter_context(tempfile.TemporaryDirectory(dir=bundle.parent)))
         folder.mkdir(exist_ok=True)
-        limits = compile_limits(folder)
         engines = {"native": OnnxEngine(path, spec, threads=threads)}
         with without_library():
             engines["plain"] = OnnxEngine(path, spec, threads=threads)
@@ -189,7 +174,8 @@ def main(
             if not (folder / DYNAMIC_GRAPH).exists():
                 write_dynamic_graph(path, folder)
             engines["dynamic"] = OnnxEngine(folder / DYNAMIC_GRAPH, spec, threads=threads)
-        measured = [measure_limits(limits, threads)]
+        meter = stack.enter_context(LimitsMeter(threads))
+        measured = [meter.measure()]
         rows = []
         for n_tokens in map(int, tokens.split(",")):
             names = [name for name in engines if name != "plain" or n_tokens <= plain_tokens]
@@ -200,26 +186,26 @@ def main(
             for _ in range(rounds):
                 for name, run in runs.items():
                     times[name].append(run())
-            measured.append(measure_limits(limits, threads))
+            measured.append(meter.measure())
             rows.append(summary(times, n_tokens))
             print(f"{n_tokens} tokens: {rows[-1]}", file=sys.stderr)
-            here = {name: max(found[name] for found in measured[-2:]) for name in measured[0]}
+            here = measured[-2].or_better(measured[-1])
             seconds = rows[-1]["native"]["seconds"]
             if n_tokens == 1:
                 read = bytes_of_a_step(path) / seconds / 1e9
                 rows[-1]["native"] |= {"read_gb_per_s": round(read, 2)}
-                rows[-1]["native"]["share_of_plain_reads"] = round(read / here["read_gb_per_s"], 3)
-            elif here["int8_gop_per_s"]:
+                rows[-1]["native"]["share_of_plain_reads"] = round(read / here.read_gb_per_s, 3)
+            elif here.int8_gop_per_s:
                 done = operations_of(path, n_tokens) / seconds / 1e9
                 rows[-1]["native"]["gop_per_s"] = round(done, 1)
-                rows[-1]["native"]["share_of_int8_peak"] = round(done / here["int8_gop_per_s"], 3)
+                rows[-1]["native"]["share_of_int8_peak"] = round(done / here.int8_gop_per_s, 3)
     result = {
         "model": f"RWKV-{manifest.config.language.version}, {manifest.config.language.n_layers} layers of "
         f"{manifest.config.language.width}, {manifest.precision}",
         "threads": threads,
         "level": chosen_level(library),
         "bytes_of_a_step": bytes_of_a_step(path),
-        "limits": measured,
+        "limits": [vars(found) for found in measured],
         "runs": rows,
     }
     print(json.dumps(result, indent=2))
