@@ -52,7 +52,7 @@ LIMITS: dict[str, dict[str, float]] = {
         "visual_tokens": 0.1,
         "visual_tokens.matched": 0.2,
         "visual_tokens.pooled": 0.2,
-        "token_sizes": 0.2,
+        "token_sizes": 0.3,
         "merging": 1.0,
         "embeddings": 1e-3,
         "logits": 0.1,
