@@ -21,13 +21,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import av
 import click
-import numpy as np
 from environment import ROOT, write_result
 
+from aurora_export.runtime.synthetic_clip import write_clip
+
 SOURCE_FRAMES_PER_SECOND = 2
-WIDTH, HEIGHT = 640, 360
 PROMPT = "Describe the video in detail."
 SECONDS_BETWEEN_LOOKS = 0.02
 ACCURACY_EXIT_CODE = 5
@@ -140,27 +139,13 @@ def run(bundle: Path, clip: Path, n_frames: int, max_tokens: int) -> dict[str, A
     return {**figures, **{name: value for name, value in answer.items() if name not in ("answer", "prompt")}}
 
 
-def encode_clip(path: Path, n_frames: int) -> None:
-    """Encode a bright square that circles over a lit ground as H.264, two frames a second."""
-    ground = np.add.outer(np.linspace(20, 120, HEIGHT), np.linspace(0, 60, WIDTH)).astype(np.uint8)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=SOURCE_FRAMES_PER_SECOND)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        for index in range(n_frames):
-            frame = np.stack([ground] * 3, axis=-1)
-            x, y = int(WIDTH / 2 + 200 * np.cos(index / 9)), int(HEIGHT / 2 + 120 * np.sin(index / 9))
-            frame[y - 40 : y + 40, x - 40 : x + 40] = (220, 60, 60)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
 def run_lengths(bundle: Path, lengths: Sequence[int], max_tokens: int) -> list[dict[str, Any]]:
     """Watch clips of growing length, each from a clip with twice as many frames."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for length in lengths:
             clip = Path(folder, f"{length}.mp4")
-            encode_clip(clip, 2 * length)
+            write_clip(clip, length, fps=SOURCE_FRAMES_PER_SECOND)
             rows.append(run(bundle, clip, length, max_tokens))
             _say(f"run, {length} frames", rows[-1])
     return rows
