@@ -9,7 +9,7 @@ r"""The language model of a bundle beside its peers, taking turns, on random wei
         --llama-python build/venv-llama/bin/python --gguf build/gguf --rwkv build/parts/rwkv.pth --plain
 
 Each side is a process of its own that waits while the others run, ours too. A ratio is of two times within a round. A
-peer that is not there is left out, and the result says why; rwkv.cpp always is: no package of it exists.
+peer that is not there is left out, and the result says why; rwkv.cpp always is: its packages are older than RWKV-6.
 Several bundles, int8 and int4, are compared in the same rounds; times are held against the first one's.
 Prints one JSON object.
 """
@@ -102,7 +102,7 @@ def candidates(
     missing = "--rwkv was not given" if rwkv is None else "" if rwkv.is_file() else f"no {rwkv}; see peer_rwkv.py"
     command = script("peer_rwkv.py", rwkv, python=rwkv_python)
     found.append(Candidate("rwkv package, bfloat16", command, logs / "rwkv.log", TESTS, missing))
-    return [*found, Candidate("rwkv.cpp", (), logs, TESTS, "no package of it exists")]
+    return [*found, Candidate("rwkv.cpp", (), logs, TESTS, "its packages are of 2023, older than RWKV-6")]
 
 
 def start(sides: list[Candidate], stack: ExitStack) -> tuple[dict[str, PeerProcess], dict[str, str]]:

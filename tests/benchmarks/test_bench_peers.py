@@ -68,7 +68,7 @@ def test_a_peer_that_is_not_there_is_reported_with_the_reason(bundle, tmp_path, 
         "llama.cpp Q8_0": "",
         "llama.cpp Q4_0": "no q4_0.gguf; see random_gguf.py",
         "rwkv package, bfloat16": f"no {tmp_path / 'rwkv.pth'}; see peer_rwkv.py",
-        "rwkv.cpp": "no package of it exists",
+        "rwkv.cpp": "its packages are of 2023, older than RWKV-6",
     }
     assert set(LLAMA_FILES) < set(found)
     plain = [
@@ -117,7 +117,7 @@ def test_the_whole_of_it(bundle, tmp_path, make_peer, monkeypatch):
     assert result.exit_code == 0
     found = json.loads(result.stdout)
     assert found["sides"]["llama.cpp Q8_0"] == "1.0"
-    assert found["sides"]["rwkv.cpp"] == "skipped: no package of it exists"
+    assert found["sides"]["rwkv.cpp"] == "skipped: its packages are of 2023, older than RWKV-6"
     assert found["peak_rss_mib"]["llama.cpp Q8_0"] == 7.5
     assert found["peak_rss_mib"]["ours, fp32"] > 10
     step, _ = found["runs"]
