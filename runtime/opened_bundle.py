@@ -12,6 +12,7 @@ import numpy as np
 from aurora_export.contract import graphs
 from aurora_export.errors import IncompatibleError, IntegrityError
 from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
+from aurora_export.runtime.device import parse_device
 from aurora_export.runtime.engine import Engine
 from aurora_export.runtime.engine_onnx import OnnxEngine
 from aurora_export.tokenizer import Tokenizer
@@ -53,6 +54,7 @@ def open_bundle(
 
     Raises IntegrityError, IncompatibleError, DependencyError, ResourceError or UsageError.
     """
+    chosen = parse_device(device)
     manifest = read_manifest(path)
     specs = graphs(manifest.config)
     if dict(specs) != manifest.contract:
@@ -76,7 +78,7 @@ def open_bundle(
         EMBEDDINGS_DTYPE[manifest.precision],
     )
     vision, language = (
-        OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=device)
+        OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=chosen)
         for name in ("vision", "language")
     )
     return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer)
