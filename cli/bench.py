@@ -60,7 +60,7 @@ class Numbers(click.ParamType):
 @click.option("-r", "--repetitions", type=int, default=5, show_default=True, help="Of each row, after a warm-up.")
 @click.option("-t", "--threads", type=int, help="CPU threads.  [default: one per core]")
 @ahead_option
-@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu.")
+@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, tensorrt.")
 @click.option("-o", "--output", type=click.Choice(FORMATS), default="md", show_default=True, help="Format of the rows.")
 def bench_command(
     *,
@@ -78,10 +78,10 @@ def bench_command(
 ) -> None:
     """Measure BUNDLE on this machine: tokenizer, vision, prefill, step, and a video from file to state.
 
-    Each row has the median time of a token or frame, the lowest and the highest. A step is held against plain reads of
-    memory, vision and prefill against products in registers (8-bit ones for an int8 bundle); both are measured in the
-    same run. Several numbers, such as 64,512, make a row each, and 0 none. A row goes to stdout when it is done; json
-    is one list at the end.
+    Each row has the median time of a token or frame, the lowest and the highest. On a CPU a step is held against plain
+    reads of memory, vision and prefill against products in registers (8-bit ones for an int8 bundle); both are measured
+    in the same run. Several numbers, such as 64,512, make a row each, and 0 none. A row goes to stdout when it is done;
+    json is one list at the end.
     """
     from aurora_export.cli.progress import Progress
     from aurora_export.runtime.bench import Plan, measure
@@ -100,7 +100,10 @@ def bench_command(
         write = _writer(output)
         rows = []
         for row in measure(opened, plan, n_threads=n_threads, video=video, say=progress.phase):
-            rows.append({**environment, **row.figures(eight_bit=eight_bit), "resident_mib": _resident_mib()})
+            figures = row.figures(eight_bit=eight_bit)
+            if not opened.language.backend.endswith("-cpu"):
+                figures |= dict.fromkeys((name for name in figures if name.startswith(("limit", "share"))), None)
+            rows.append({**environment, **figures, "resident_mib": _resident_mib()})
             write(rows[-1])
     if output == "json":
         click.echo(json.dumps(rows, indent=2))

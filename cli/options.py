@@ -101,7 +101,12 @@ def frame_options(command: Command) -> Command:
 
 def engine_options(command: Command) -> Command:
     """Where the model runs."""
-    command = click.option("--device", default="cpu", show_default=True, help="Where to run: cpu.")(command)
+    command = click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        help="Where to run: cpu, cuda, tensorrt; cuda:1 is the second GPU.",
+    )(command)
     return click.option("--threads", type=int, help="CPU threads.  [default: one per core]")(command)
 
 

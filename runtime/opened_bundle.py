@@ -13,6 +13,7 @@ from aurora_export.contract import graphs
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
 from aurora_export.runtime.cores import n_usable_cores
+from aurora_export.runtime.device import parse_device
 from aurora_export.runtime.engine import Engine
 from aurora_export.runtime.engine_onnx import OnnxEngine
 from aurora_export.tokenizer import Tokenizer
@@ -66,6 +67,7 @@ def open_bundle(
         n_ahead = FRAMES_AHEAD if threads > 1 else 0
     elif not 0 <= n_ahead <= MOST_FRAMES_AHEAD:
         raise UsageError(f"{n_ahead} frames ahead; 0 to {MOST_FRAMES_AHEAD} are possible")
+    chosen = parse_device(device)
     manifest = read_manifest(path)
     specs = graphs(manifest.config)
     if dict(specs) != manifest.contract:
@@ -89,7 +91,7 @@ def open_bundle(
         EMBEDDINGS_DTYPE[manifest.precision],
     )
     vision, language = (
-        OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=device)
+        OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=chosen)
         for name in ("vision", "language")
     )
     return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer, n_ahead)

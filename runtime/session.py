@@ -302,7 +302,7 @@ class Aurora:
         output = {name: array[0] for name, array in model.vision.run({"frames": resized[None]}).items()}
         clock.lap("vision")
         tokens = output["visual_tokens"]
-        self._feed(np.concatenate([model.embed_ids(ids_before), tokens]) if ids_before else tokens)
+        self._read(np.concatenate([model.embed_ids(ids_before), tokens]) if ids_before else tokens)
         previous = bytes.fromhex(self._header.video_digest or "00" * 32)
         self._move(
             phase="watching",
@@ -327,9 +327,14 @@ class Aurora:
 
     def _feed(self, embeddings: np.ndarray) -> np.ndarray:
         """Read embeddings, shape (T, E) for any T >= 1; the logits after the last one, valid until the next call."""
+        last = (len(embeddings) - 1) // MAX_CHUNK_TOKENS * MAX_CHUNK_TOKENS
+        self._read(embeddings[:last])
+        return self._loop.advance(embeddings[last:])
+
+    def _read(self, embeddings: np.ndarray) -> None:
+        """Read embeddings where nobody needs the logits: a GPU may still be at it when the next frame is encoded."""
         for start in range(0, len(embeddings), MAX_CHUNK_TOKENS):
-            logits = self._loop.advance(embeddings[start : start + MAX_CHUNK_TOKENS])
-        return logits
+            self._loop.feed(embeddings[start : start + MAX_CHUNK_TOKENS])
 
     def _move(self, *, phase: Phase, n_tokens: int, **fields: object) -> None:
         """Note in the header what the state has just seen."""
