@@ -113,7 +113,8 @@ class Transformer:
             first_token = first_token_s(peer)
             per_token = peer.run("read", CHUNK) / CHUNK
             say(f"{1 / per_token:.1f} tokens/s at a depth of {depth}")
-            return {"rate": (depth, round(per_token, 5)), "first_token": (depth, first_token), "memory": (depth, peak)}
+            middle = depth + N_QUESTION + CHUNK // 2
+            return {"rate": (middle, round(per_token, 5)), "first_token": (depth, first_token), "memory": (depth, peak)}
 
 
 def first_token_s(peer: PeerProcess) -> float:
@@ -157,7 +158,7 @@ def measure_transformer(transformer: Transformer, n_read: int, depths: list[int]
     }
     with transformer.open(0) as peer:
         peer.run("read", CHUNK)
-        result["memory"] = [(ROOM, peer.peak_rss_mib), found["memory"]]
+        result["memory"] = [(0, peer.peak_rss_mib), found["memory"]]
     for depth in depths:
         per_token = CACHE_BYTES_PER_TOKEN + (0 if transformer.flash else MATRIX_BYTES_PER_TOKEN)
         needed = depth * per_token + MODEL_BYTES
