@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from aurora_export.contract import graphs
+from aurora_export.contract import GraphSpec, graphs
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
 from aurora_export.runtime.cores import n_usable_cores
 from aurora_export.runtime.device import parse_device
 from aurora_export.runtime.engine import Engine
-from aurora_export.runtime.engine_onnx import OnnxEngine
+from aurora_export.runtime.engine_onnx import EMULATED_PRECISIONS, OnnxEngine
 from aurora_export.tokenizer import Tokenizer
 
 BUILD_AGAIN = "build the bundle again with this version of aurora-export"
@@ -57,9 +57,11 @@ def open_bundle(
     n_ahead: int | None = None,
     verify: bool = True,
     progress: Callable[[str, int], None] | None = None,
+    open_engine: Callable[[str, Path, GraphSpec], Engine] | None = None,
 ) -> OpenedBundle:
     """Open a bundle: manifest, then digests, then the files themselves. See `Aurora.open` for the parameters.
 
+    open_engine: what opens a graph by its name in the place of ONNX Runtime, for whoever looks inside.
     Raises IntegrityError, IncompatibleError, DependencyError, ResourceError or UsageError.
     """
     threads = n_usable_cores() if threads is None else threads
@@ -90,8 +92,13 @@ def open_bundle(
         (n_rows, manifest.config.language.width),
         EMBEDDINGS_DTYPE[manifest.precision],
     )
+
+    def default_engine(_name: str, graph: Path, spec: GraphSpec) -> Engine:
+        is_emulated = manifest.precision in EMULATED_PRECISIONS
+        return OnnxEngine(graph, spec, threads=threads, device=chosen, emulated=is_emulated)
+
     vision, language = (
-        OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=chosen)
+        (open_engine or default_engine)(name, resolve(path, manifest, name), specs[name])
         for name in ("vision", "language")
     )
     return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer, n_ahead)

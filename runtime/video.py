@@ -110,7 +110,8 @@ class Video(OpenSource):
         self.path = path
         self.sampling = sampling_name(fps, num_frames)
         self._resources = contextlib.ExitStack()
-        self._n_ahead, self._prepare = 0, _as_decoded
+        self._n_ahead = 0
+        self._prepare: Callable[[np.ndarray], np.ndarray] = _as_decoded
         self._ahead: Ahead[Frame] | None = None
         try:
             self._container, self._stream = _open_stream(path, self._resources)
