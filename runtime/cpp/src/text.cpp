@@ -151,7 +151,7 @@ std::string_view strip(std::string_view text) {
     return begin < end ? text.substr(begin, end - begin) : std::string_view{};
 }
 
-std::string quoted(std::string_view text) {
+std::string repr(std::string_view text) {
     const char quote = quote_for(text);
     std::string result(1, quote);
     for (std::size_t at = 0; at < text.size();) {
@@ -167,7 +167,7 @@ std::string quoted(std::string_view text) {
     return result += quote;
 }
 
-std::string quoted_bytes(std::string_view bytes) {
+std::string repr_of_bytes(std::string_view bytes) {
     const char quote = quote_for(bytes);
     std::string result = {'b', quote};
     for (const char c : bytes) {

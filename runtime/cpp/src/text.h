@@ -37,10 +37,10 @@ void append_utf8(std::string& to, std::uint32_t code_point);
 std::string_view strip(std::string_view text);
 
 // As Python's repr of a str. The text is valid UTF-8; characters over U+00AD are all taken for printable.
-std::string quoted(std::string_view text);
+std::string repr(std::string_view text);
 
 // As Python's repr of a bytes object.
-std::string quoted_bytes(std::string_view bytes);
+std::string repr_of_bytes(std::string_view bytes);
 
 // As Python's repr of a float: the shortest digits that give the same number. The number is finite.
 std::string text_of_number(double number);

@@ -102,13 +102,13 @@ std::pair<std::int32_t, std::string> token_from_line(std::string_view line) {
 
     const std::int64_t id = is_number(id_text) ? std::stoll(std::string(id_text)) : 0;
     if (id < 1 || id > MAX_ID)
-        throw LineError{"id " + quoted(first_characters(id_text, 20)) + " is no number from 1 to " + std::to_string(MAX_ID)};
+        throw LineError{"id " + repr(first_characters(id_text, 20)) + " is no number from 1 to " + std::to_string(MAX_ID)};
     if (!is_number(length_text))
-        throw LineError{"byte length " + quoted(first_characters(length_text, 20)) + " is no number"};
+        throw LineError{"byte length " + repr(first_characters(length_text, 20)) + " is no number"};
     std::string token;
     const Literal kind = read_literal(literal, token);
     if (kind != Literal::token)
-        throw LineError{quoted(first_characters(literal, 40)) +
+        throw LineError{repr(first_characters(literal, 40)) +
                         (kind == Literal::not_text ? " is no valid text" : " is no str or bytes literal as Python's repr writes it")};
     const std::int64_t length = std::stoll(std::string(length_text));
     if (static_cast<std::int64_t>(token.size()) != length)
@@ -138,7 +138,7 @@ std::map<std::int32_t, std::string> tokens_from_file(std::string_view data, cons
             if (!line_of_id.emplace(id, number).second)
                 throw LineError{"id " + std::to_string(id) + " already stands in line " + std::to_string(line_of_id[id])};
             if (const auto found = line_of_token.find(token); found != line_of_token.end())
-                throw LineError{"token " + quoted_bytes(token) + " already stands in line " + std::to_string(found->second)};
+                throw LineError{"token " + repr_of_bytes(token) + " already stands in line " + std::to_string(found->second)};
             line_of_token.emplace(tokens.emplace(id, std::move(token)).first->second, number);
         } catch (const LineError& error) {
             throw Error(AURORA_ERROR_INTEGRITY, name + ", line " + std::to_string(number) + ": " + error.what,
@@ -193,7 +193,7 @@ Ids Tokenizer::encode_bytes(std::string_view data) const {
         std::snprintf(byte, sizeof byte, "0x%02x", static_cast<unsigned>(static_cast<std::uint8_t>(data[at])));
         throw Error(AURORA_ERROR_USAGE,
                     std::string("the vocabulary has no token for byte ") + byte + ", near " +
-                        quoted(decode_lossy(data.substr(from, at + 12 - from))),
+                        repr(decode_lossy(data.substr(from, at + 12 - from))),
                     "this vocabulary does not cover all bytes: rephrase the text without that character");
     }
     return ids;
