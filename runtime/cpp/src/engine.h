@@ -7,14 +7,23 @@
 #include <memory>
 #include <string>
 
+#include "contract.h"
+
 namespace aurora {
 
-// Sizes of the contract (core/contract.py) that buffers are made of.
+// Sizes of the contract that buffers are made of.
 struct GraphSizes {
-    std::size_t image_size;                           // S
-    std::size_t n_patches, n_kept;                    // P, K
-    std::size_t width, vocabulary_size;               // E, V
-    std::size_t n_layers, n_heads, head_size;         // L, H, N
+    std::size_t image_size;                    // S
+    std::size_t n_patches, n_kept;             // P, K
+    std::size_t width, vocabulary_size;        // E, V
+    std::size_t n_layers, n_heads, head_size;  // L, H, N
+
+    explicit GraphSizes(const AuroraConfig& config)
+        : image_size(size(config.vision.image_size)), n_patches(size(config.vision.n_patches())),
+          n_kept(size(config.tokens_per_frame())), width(size(config.language.width)),
+          vocabulary_size(size(config.language.vocabulary_size)), n_layers(size(config.language.n_layers)),
+          n_heads(size(config.language.n_heads())), head_size(size(config.language.head_size)) {}
+    static std::size_t size(std::int64_t value) { return static_cast<std::size_t>(value); }
 
     std::size_t frame_bytes() const { return image_size * image_size * 3; }
     // Floats of att_shift, ffn_shift and wkv at batch 1.
@@ -68,9 +77,15 @@ struct EngineOptions {
     bool native_operators = true;
 };
 
+// A graph of the bundle, and what it takes and gives.
+struct GraphFile {
+    std::string path;
+    GraphSpec spec;
+};
+
 // Throws Error: dependency (no ONNX Runtime), integrity (no graph), incompatible (another contract or operator), resources.
-std::unique_ptr<Engine> open_onnx_engine(const std::string& vision_path, const std::string& language_path,
-                                         const GraphSizes& sizes, const EngineOptions& options);
+std::unique_ptr<Engine> open_onnx_engine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes,
+                                         const EngineOptions& options);
 
 // The instruction set that the native operators use here; throws Error(usage) if AURORA_CPU_LEVEL asks for one in vain.
 std::string native_level();

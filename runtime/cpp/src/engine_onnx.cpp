@@ -1,6 +1,7 @@
 // Both graphs on ONNX Runtime, which is loaded when a model is opened. Mirrors runtime/engine_onnx.py.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <utility>
@@ -118,38 +119,20 @@ using Binding = Owned<OrtIoBinding, ort::ReleaseIoBinding>;
 using TypeInfo = Owned<OrtTypeInfo, ort::ReleaseTypeInfo>;
 using CudaOptions = Owned<OrtCUDAProviderOptionsV2, ort::ReleaseCudaProviderOptions>;
 
-// One input or output of the contract; a size of -1 is free at run time.
+// One input or output; a size of -1 is free at run time.
 struct Tensor {
-    std::string name;
-    int type;
+    std::string name, type;
     Dimensions shape;
 };
-struct Contract {
-    std::vector<Tensor> inputs, outputs;
-};
 
-Dimensions state_shape(const GraphSizes& sizes, std::size_t i) {
-    const auto L = static_cast<std::int64_t>(sizes.n_layers), N = static_cast<std::int64_t>(sizes.head_size);
-    if (i < 2) return {L, -1, static_cast<std::int64_t>(sizes.width)};
-    return {L, -1, static_cast<std::int64_t>(sizes.n_heads), N, N};
-}
-
-Contract vision_contract(const GraphSizes& sizes) {
-    const auto S = static_cast<std::int64_t>(sizes.image_size), K = static_cast<std::int64_t>(sizes.n_kept);
-    return {{{contract::FRAMES, ort::UINT8, {-1, S, S, 3}}},
-            {{contract::VISUAL_TOKENS, ort::FLOAT, {-1, K, static_cast<std::int64_t>(sizes.width)}},
-             {contract::TOKEN_SIZES, ort::INT32, {-1, K}},
-             {contract::TOKEN_OF_PATCH, ort::INT32, {-1, static_cast<std::int64_t>(sizes.n_patches)}}}};
-}
-
-Contract language_contract(const GraphSizes& sizes) {
-    Contract all{{{contract::EMBEDDINGS, ort::FLOAT, {-1, -1, static_cast<std::int64_t>(sizes.width)}}},
-                 {{contract::LOGITS, ort::FLOAT, {-1, static_cast<std::int64_t>(sizes.vocabulary_size)}}}};
-    for (std::size_t i = 0; i < 3; ++i) {
-        all.inputs.push_back({contract::STATE[i], ort::FLOAT, state_shape(sizes, i)});
-        all.outputs.push_back({contract::NEXT_STATE[i], ort::FLOAT, state_shape(sizes, i)});
+// The shape of the contract, with `free` for each letter.
+Dimensions dimensions(const TensorSpec& spec, std::int64_t free) {
+    Dimensions shape;
+    for (const Size& size : spec.shape) {
+        const auto* fixed = std::get_if<std::int64_t>(&size);
+        shape.push_back(fixed == nullptr ? free : *fixed);
     }
-    return all;
+    return shape;
 }
 
 std::string shape_text(const Dimensions& shape) {
@@ -166,12 +149,14 @@ std::string type_name(int type) {
     return "type " + std::to_string(type);
 }
 
-std::string text_of(const Tensor& tensor) { return type_name(tensor.type) + " " + shape_text(tensor.shape); }
+std::string text_of(const Tensor& tensor) { return tensor.type + " " + shape_text(tensor.shape); }
 
 // An opened graph, what it was made with, and what it says of itself.
 struct OpenGraph {
-    OpenGraph(const Runtime& runtime, const OrtEnv* env, const std::string& path, const EngineOptions& options)
-        : runtime(runtime), path(path), graph(runtime.api) {
+    // Opens a graph and compares its inputs and outputs with the contract.
+    OpenGraph(const Runtime& runtime, const OrtEnv* env, const std::string& path, const GraphSpec& spec,
+              const EngineOptions& options)
+        : runtime(runtime), path(path), spec(spec), graph(runtime.api) {
         Options made(runtime.api);
         runtime.check(ort::CreateSessionOptions::call(runtime.api, made.out()), "session options");
         // ONNX Runtime's warnings are about its own optimiser, not about anything a user can change.
@@ -190,6 +175,10 @@ struct OpenGraph {
             const std::string text = std::string(error.what()).substr(path.size() + 2);
             throw Error(Status::integrity, path + ": ONNX Runtime cannot open this graph: " + text, "build the bundle again");
         }
+        const std::string found = differences();
+        if (!found.empty())
+            throw Error(Status::incompatible, path + ": the graph is not as the contract says: " + found,
+                        "build the bundle again with this version of aurora-export");
     }
 
     void append_cuda(const Options& made) const {
@@ -205,12 +194,13 @@ struct OpenGraph {
     }
 
     // What it has otherwise than the contract; empty if nothing.
-    std::string differences(const Contract& contract) const {
+    std::string differences() const {
         std::string text;
         for (const bool is_input : {true, false}) {
             const char* kind = is_input ? "input " : "output ";
             std::vector<Tensor> found = tensors(is_input);
-            for (const Tensor& want : is_input ? contract.inputs : contract.outputs) {
+            for (const TensorSpec& expected : is_input ? spec.inputs : spec.outputs) {
+                const Tensor want{expected.name, expected.dtype, dimensions(expected, -1)};
                 std::size_t i = 0;
                 while (i < found.size() && found[i].name != want.name) ++i;
                 std::string difference;
@@ -242,13 +232,15 @@ struct OpenGraph {
                                    : ort::SessionGetOutputName::call(api, graph.get(), i, allocator, &name), path);
             all[i].name = name;
             runtime.check(ort::AllocatorFree::call(api, allocator, name), path);
-            TypeInfo type(api);
-            runtime.check(is_input ? ort::SessionGetInputTypeInfo::call(api, graph.get(), i, type.out())
-                                   : ort::SessionGetOutputTypeInfo::call(api, graph.get(), i, type.out()), path);
+            TypeInfo type_info(api);
+            runtime.check(is_input ? ort::SessionGetInputTypeInfo::call(api, graph.get(), i, type_info.out())
+                                   : ort::SessionGetOutputTypeInfo::call(api, graph.get(), i, type_info.out()), path);
             const OrtTensorTypeAndShapeInfo* info = nullptr;
-            runtime.check(ort::CastTypeInfoToTensorInfo::call(api, type.get(), &info), path);
+            runtime.check(ort::CastTypeInfoToTensorInfo::call(api, type_info.get(), &info), path);
             if (info == nullptr) throw Error(Status::incompatible, path + ": " + all[i].name + " is no tensor");
-            runtime.check(ort::GetTensorElementType::call(api, info, &all[i].type), path);
+            int type = 0;
+            runtime.check(ort::GetTensorElementType::call(api, info, &type), path);
+            all[i].type = type_name(type);
             std::size_t n_dimensions = 0;
             runtime.check(ort::GetDimensionsCount::call(api, info, &n_dimensions), path);
             all[i].shape.resize(n_dimensions);
@@ -259,6 +251,7 @@ struct OpenGraph {
 
     const Runtime& runtime;
     std::string path;
+    GraphSpec spec;
     Graph graph;
 };
 
@@ -307,12 +300,11 @@ public:
     OnnxVision(const OpenGraph& graph, const OrtMemoryInfo* memory, const GraphSizes& sizes)
         : frame_(sizes.frame_bytes()), tokens_(sizes.n_kept * sizes.width), sizes_(sizes.n_kept),
           token_of_patch_(sizes.n_patches), buffers_(graph, memory) {
-        const Contract contract = vision_contract(sizes);
-        const auto one = [](Dimensions shape) { return shape[0] = 1, shape; };
-        buffers_.bind_input(contract::FRAMES, frame_.data(), one(contract.inputs[0].shape));
-        buffers_.bind_output(contract::VISUAL_TOKENS, tokens_.data(), one(contract.outputs[0].shape));
-        buffers_.bind_output(contract::TOKEN_SIZES, sizes_.data(), one(contract.outputs[1].shape));
-        buffers_.bind_output(contract::TOKEN_OF_PATCH, token_of_patch_.data(), one(contract.outputs[2].shape));
+        const GraphSpec& spec = graph.spec;
+        buffers_.bind_input(FRAMES, frame_.data(), dimensions(spec.inputs[0], 1));
+        buffers_.bind_output(VISUAL_TOKENS, tokens_.data(), dimensions(spec.outputs[0], 1));
+        buffers_.bind_output(TOKEN_SIZES, sizes_.data(), dimensions(spec.outputs[1], 1));
+        buffers_.bind_output(TOKEN_OF_PATCH, token_of_patch_.data(), dimensions(spec.outputs[2], 1));
     }
     std::uint8_t* frame() override { return frame_.data(); }
     void run() override { buffers_.run(); }
@@ -331,7 +323,7 @@ private:
 class OnnxLoop : public Loop {
 public:
     OnnxLoop(const OpenGraph& graph, const OrtMemoryInfo* memory, const GraphSizes& sizes)
-        : width_(sizes.width), input_(contract::MAX_CHUNK_TOKENS * sizes.width), logits_(sizes.vocabulary_size) {
+        : width_(sizes.width), input_(static_cast<std::size_t>(MAX_CHUNK_TOKENS) * sizes.width), logits_(sizes.vocabulary_size) {
         for (auto& set : sets_)
             for (std::size_t i = 0; i < 3; ++i) set[i].resize(sizes.state_floats()[i]);
         bindings_.reserve(4);
@@ -339,12 +331,11 @@ public:
             bindings_.emplace_back(graph, memory);
             auto &from = sets_[i / 2], &to = sets_[1 - i / 2];
             for (std::size_t j = 0; j < 3; ++j) {
-                Dimensions shape = state_shape(sizes, j);
-                shape[1] = 1;
-                bindings_[i].bind_input(contract::STATE[j], from[j].data(), shape);
-                bindings_[i].bind_output(contract::NEXT_STATE[j], to[j].data(), shape);
+                const Dimensions shape = dimensions(graph.spec.inputs[1 + j], 1);
+                bindings_[i].bind_input(STATE_NAMES[j], from[j].data(), shape);
+                bindings_[i].bind_output(NEXT_STATE_NAMES[j], to[j].data(), shape);
             }
-            bindings_[i].bind_output(contract::LOGITS, logits_.data(), {1, static_cast<std::int64_t>(logits_.size())});
+            bindings_[i].bind_output(LOGITS, logits_.data(), {1, static_cast<std::int64_t>(logits_.size())});
         }
     }
 
@@ -353,7 +344,7 @@ public:
     const float* advance(std::size_t n_tokens) override {
         const std::size_t i = 2 * current_ + (n_tokens == 1 ? 0 : 1);
         if (n_bound_[i] != n_tokens) {
-            bindings_[i].bind_input(contract::EMBEDDINGS, input_.data(),
+            bindings_[i].bind_input(EMBEDDINGS, input_.data(),
                                     {1, static_cast<std::int64_t>(n_tokens), static_cast<std::int64_t>(width_)});
             n_bound_[i] = n_tokens;
         }
@@ -381,15 +372,12 @@ private:
 
 class OnnxEngine : public Engine {
 public:
-    OnnxEngine(const std::string& vision_path, const std::string& language_path, const GraphSizes& sizes,
-               const EngineOptions& options)
+    OnnxEngine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes, const EngineOptions& options)
         : sizes_(sizes), backend_(options.cuda ? "onnxruntime-cuda" : "onnxruntime-cpu"), runtime_(options.library),
-          env_(made_env()), memory_(runtime_.api), vision_(runtime_, env_.get(), vision_path, options),
-          language_(runtime_, env_.get(), language_path, options) {
+          env_(made_env()), memory_(runtime_.api), vision_(runtime_, env_.get(), vision.path, vision.spec, options),
+          language_(runtime_, env_.get(), language.path, language.spec, options) {
         runtime_.check(ort::CreateCpuMemoryInfo::call(runtime_.api, ort::ARENA_ALLOCATOR, ort::MEMORY_DEFAULT, memory_.out()),
                        "memory");
-        compare(vision_, vision_contract(sizes));
-        compare(language_, language_contract(sizes));
     }
 
     const std::string& backend() const override { return backend_; }
@@ -406,13 +394,6 @@ private:
         Env env(runtime_.api);
         runtime_.check(ort::CreateEnv::call(runtime_.api, ort::LOG_ERROR, "aurora", env.out()), "environment");
         return env;
-    }
-
-    static void compare(const OpenGraph& graph, const Contract& contract) {
-        const std::string differences = graph.differences(contract);
-        if (!differences.empty())
-            throw Error(Status::incompatible, graph.path + ": the graph is not as the contract says: " + differences,
-                        "build the bundle again with this version of aurora-export");
     }
 
     GraphSizes sizes_;
@@ -432,10 +413,10 @@ std::string native_level() {
     return level;
 }
 
-std::unique_ptr<Engine> open_onnx_engine(const std::string& vision_path, const std::string& language_path,
-                                         const GraphSizes& sizes, const EngineOptions& options) {
+std::unique_ptr<Engine> open_onnx_engine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes,
+                                         const EngineOptions& options) {
     if (options.native_operators && !options.cuda) native_level();
-    return std::make_unique<OnnxEngine>(vision_path, language_path, sizes, options);
+    return std::make_unique<OnnxEngine>(vision, language, sizes, options);
 }
 
 }  // namespace aurora
