@@ -23,9 +23,9 @@ std::string collapsed(std::string_view text) {
 // Text without the newlines that would end a turn (World models separate turns by an empty line).
 std::string clean(const PromptConfig& config, std::string_view text, const char* what) {
     if (const std::size_t at = find_invalid_utf8(text); at != text.npos)
-        throw Error(AURORA_ERROR_USAGE, std::string("the ") + what + " is not UTF-8: byte " + std::to_string(at), "pass valid Unicode text");
+        throw Error(Status::usage, std::string("the ") + what + " is not UTF-8: byte " + std::to_string(at), "pass valid Unicode text");
     if (strip(text).empty())
-        throw Error(AURORA_ERROR_USAGE, std::string("the ") + what + " is empty", "say what you want to know about the video");
+        throw Error(Status::usage, std::string("the ") + what + " is empty", "say what you want to know about the video");
     if (!config.collapse_newlines) return std::string(text);
     return std::string(strip(collapsed(text)));
 }

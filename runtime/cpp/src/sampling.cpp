@@ -15,7 +15,7 @@ namespace {
 void check_number(const char* name, double value, bool is_in_range, const char* expected) {
     if (std::isfinite(value) && is_in_range) return;
     const std::string given = std::isnan(value) ? "nan" : std::isinf(value) ? (value > 0 ? "inf" : "-inf") : text_of_number(value);
-    throw Error(AURORA_ERROR_USAGE, std::string(name) + " is " + given + "; it must be a number " + expected);
+    throw Error(Status::usage, std::string(name) + " is " + given + "; it must be a number " + expected);
 }
 
 SamplingOptions checked(const SamplingOptions& o) {
@@ -25,7 +25,7 @@ SamplingOptions checked(const SamplingOptions& o) {
     check_number("frequency_penalty", o.frequency_penalty, std::fabs(o.frequency_penalty) <= 100, "from -100 to 100");
     check_number("penalty_decay", o.penalty_decay, o.penalty_decay >= 0 && o.penalty_decay <= 1, "from 0 to 1");
     if (o.top_k < 0)
-        throw Error(AURORA_ERROR_USAGE, "top_k is " + std::to_string(o.top_k) + "; it must be a whole number 0 or more");
+        throw Error(Status::usage, "top_k is " + std::to_string(o.top_k) + "; it must be a whole number 0 or more");
     return o;
 }
 
@@ -40,7 +40,7 @@ std::size_t checked_argmax(const float* logits, std::size_t n) {
     if (!n_nan && !n_infinite && !std::isinf(logits[best])) return best;
     const std::string found = n_nan || n_infinite ? std::to_string(n_nan) + " NaN and " + std::to_string(n_infinite) + " infinite values"
                                                   : "only -inf";
-    throw Error(AURORA_ERROR_INTEGRITY, "the language model returned logits with " + found + " among " + std::to_string(n),
+    throw Error(Status::integrity, "the language model returned logits with " + found + " among " + std::to_string(n),
                 "`aurora-export check` compares the bundle with its reference; in fp16, try --precision fp32");
 }
 
@@ -61,7 +61,7 @@ Sampler::Sampler(const SamplingOptions& options)
 
 std::int32_t Sampler::next(const float* logits, std::size_t n_logits) {
     if (!logits || !n_logits || n_logits > static_cast<std::size_t>(std::numeric_limits<std::int32_t>::max()))
-        throw Error(AURORA_ERROR_USAGE, "logits must have shape (V,), not (" + std::to_string(n_logits) + ",)");
+        throw Error(Status::usage, "logits must have shape (V,), not (" + std::to_string(n_logits) + ",)");
     auto token = static_cast<std::int32_t>(checked_argmax(logits, n_logits));
     const bool changes = is_penalised_ && !counts_.empty();
     if (options_.temperature != 0 || changes) {

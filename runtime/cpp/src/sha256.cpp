@@ -163,7 +163,7 @@ public:
 
 private:
     [[noreturn]] void fail() const {
-        throw Error(AURORA_ERROR_INTEGRITY, path_ + ": cannot be read: " + std::strerror(errno),
+        throw Error(Status::integrity, path_ + ": cannot be read: " + std::strerror(errno),
                     "copy the bundle again from where it came from, or build it again");
     }
 

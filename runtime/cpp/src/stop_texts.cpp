@@ -22,9 +22,9 @@ std::size_t overlap(const std::string& text, const std::string& stop) {
 StopTexts::StopTexts(std::vector<std::string> texts) : texts_(std::move(texts)) {
     for (const std::string& text : texts_) {
         if (text.empty())
-            throw Error(AURORA_ERROR_USAGE, "a stop text is empty", "leave it out: an answer also ends without stop texts");
+            throw Error(Status::usage, "a stop text is empty", "leave it out: an answer also ends without stop texts");
         if (const std::size_t at = find_invalid_utf8(text); at != text.npos)
-            throw Error(AURORA_ERROR_USAGE, "a stop text is not UTF-8: byte " + std::to_string(at), "pass valid Unicode text");
+            throw Error(Status::usage, "a stop text is not UTF-8: byte " + std::to_string(at), "pass valid Unicode text");
     }
 }
 

@@ -56,7 +56,7 @@ void TokenTrie::insert_levels(const std::vector<std::string_view>& tokens) {
             const std::int32_t base = end - lowest;
             end += byte_of(token_of(paths[row_end - 1]), depth) - lowest + 1;
             if (static_cast<std::size_t>(end) > MAX_SLOTS)
-                throw Error(AURORA_ERROR_INTEGRITY,
+                throw Error(Status::integrity,
                             "the vocabulary's index needs over " + std::to_string(MAX_SLOTS) + " places, the limit",
                             "the World vocabulary takes 0.3 million; copy the vocabulary file from the checkpoint again");
             grow(end);

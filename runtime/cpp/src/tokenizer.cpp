@@ -121,10 +121,10 @@ std::pair<std::int32_t, std::string> token_from_line(std::string_view line) {
 std::map<std::int32_t, std::string> tokens_from_file(std::string_view data, const std::string& name) {
     const char* again = "copy the vocabulary file from the checkpoint again";
     if (data.size() > MAX_VOCABULARY_FILE_BYTES)
-        throw Error(AURORA_ERROR_INTEGRITY,
+        throw Error(Status::integrity,
                     name + " is over " + std::to_string(MAX_VOCABULARY_FILE_BYTES >> 20) + " MiB, the limit of a vocabulary file",
                     "the World vocabulary has 1.1 MB; is this another file?");
-    if (data.empty()) throw Error(AURORA_ERROR_INTEGRITY, name + " is empty", again);
+    if (data.empty()) throw Error(Status::integrity, name + " is empty", again);
 
     std::map<std::int32_t, std::string> tokens;
     std::unordered_map<std::int32_t, std::size_t> line_of_id;
@@ -141,7 +141,7 @@ std::map<std::int32_t, std::string> tokens_from_file(std::string_view data, cons
                 throw LineError{"token " + repr_of_bytes(token) + " already stands in line " + std::to_string(found->second)};
             line_of_token.emplace(tokens.emplace(id, std::move(token)).first->second, number);
         } catch (const LineError& error) {
-            throw Error(AURORA_ERROR_INTEGRITY, name + ", line " + std::to_string(number) + ": " + error.what,
+            throw Error(Status::integrity, name + ", line " + std::to_string(number) + ": " + error.what,
                         std::string("a line is `<id> <literal> <byte length>`; ") + again);
         }
         data.remove_prefix(std::min(end + 1, data.size()));
@@ -158,7 +158,7 @@ Tokenizer::Tokenizer(std::map<std::int32_t, std::string> token_bytes)
 
 Tokenizer Tokenizer::from_file(const std::string& path) {
     const auto fail = [&] {
-        return Error(AURORA_ERROR_INTEGRITY, "cannot read the vocabulary file " + path + ": " + std::strerror(errno),
+        return Error(Status::integrity, "cannot read the vocabulary file " + path + ": " + std::strerror(errno),
                      "the checkpoint folder or bundle must hold it, as rwkv_vocab_v20230424.txt for World models");
     };
     errno = 0;
@@ -180,7 +180,7 @@ Tokenizer Tokenizer::from_bytes(std::string_view data, const std::string& name) 
 
 Ids Tokenizer::encode(std::string_view text) const {
     if (const std::size_t at = find_invalid_utf8(text); at != text.npos)
-        throw Error(AURORA_ERROR_USAGE, "the text is not UTF-8: byte " + std::to_string(at), "pass valid Unicode text, or the raw bytes");
+        throw Error(Status::usage, "the text is not UTF-8: byte " + std::to_string(at), "pass valid Unicode text, or the raw bytes");
     return encode_bytes(text);
 }
 
@@ -191,7 +191,7 @@ Ids Tokenizer::encode_bytes(std::string_view data) const {
         const std::size_t from = at < 12 ? 0 : at - 12;
         char byte[8];
         std::snprintf(byte, sizeof byte, "0x%02x", static_cast<unsigned>(static_cast<std::uint8_t>(data[at])));
-        throw Error(AURORA_ERROR_USAGE,
+        throw Error(Status::usage,
                     std::string("the vocabulary has no token for byte ") + byte + ", near " +
                         repr(decode_lossy(data.substr(from, at + 12 - from))),
                     "this vocabulary does not cover all bytes: rephrase the text without that character");
@@ -200,7 +200,7 @@ Ids Tokenizer::encode_bytes(std::string_view data) const {
 }
 
 std::string_view Tokenizer::bytes_of(std::int32_t id) const {
-    if (id < 0) throw Error(AURORA_ERROR_USAGE, "token id " + std::to_string(id) + " is negative");
+    if (id < 0) throw Error(Status::usage, "token id " + std::to_string(id) + " is negative");
     const auto found = bytes_of_id_.find(id);
     return found == bytes_of_id_.end() ? REPLACEMENT : std::string_view(found->second);
 }
