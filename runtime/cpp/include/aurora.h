@@ -17,9 +17,12 @@
  * any more when the call returns. Handles are given back by their close function only. Text is UTF-8 and ends in 0.
  *
  * THREADS. One model may be used by any number of threads and sessions at once. A session is for one thread at a time;
- * a call that meets another one still at work returns AURORA_ERROR_BUSY, and changes nothing. That holds for calls from
- * inside a callback of the same session too. Sessions may move between threads. The library starts no threads itself;
- * ONNX Runtime starts some for each model.
+ * a call that meets another one still at work returns AURORA_ERROR_BUSY, and changes nothing, the text of the last error
+ * included. That holds for calls from inside a callback of the same session too. Sessions may move between threads.
+ * ONNX Runtime has threads for each model; the library itself starts one while files are verified, and none after that.
+ *
+ * LIFE. A handle must not be used after it was closed. Builds with assertions (CMake's Debug) know all open handles, and
+ * answer a use after close with AURORA_ERROR_USAGE or NULL. NULL for a handle is an error in every build, and no crash.
  *
  * ERRORS. Every function that can fail returns an aurora_status; nothing is thrown, nothing ends the process, and
  * nothing is printed. The text of the last error of a handle says what was given, what was expected and what to do.
@@ -93,7 +96,8 @@ typedef enum aurora_log_level { AURORA_LOG_DEBUG = 0, AURORA_LOG_WARNING = 1 } a
 typedef void (*aurora_log_callback)(void* user, aurora_log_level level, const char* text);
 
 /* While files are verified: `path` in the bundle, bytes of it that were read since the last call, and bytes of all files
- * together. Not 0 asks for an end: aurora_model_open returns AURORA_CANCELLED. */
+ * together. It may be called on another thread than the caller's, by one at a time, and never after aurora_model_open
+ * returned. Not 0 asks for an end: aurora_model_open returns AURORA_CANCELLED. */
 typedef int (*aurora_progress_callback)(void* user, const char* path, uint64_t n_bytes, uint64_t n_bytes_total);
 
 typedef struct aurora_model_options {
@@ -148,8 +152,16 @@ AURORA_API const char* aurora_session_last_error(const aurora_session* session);
 
 typedef enum aurora_pixel_format {
     AURORA_RGB24 = 0, /* data[0]: rows of 3 bytes a pixel, R G B */
-    AURORA_NV12 = 1   /* data[0]: rows of Y; data[1]: rows of U V pairs, half as many. BT.601, limited range */
+    AURORA_NV12 = 1   /* data[0]: height rows of Y; data[1]: (height + 1) / 2 rows of (width + 1) / 2 pairs U, V */
 } aurora_pixel_format;
+
+/* How NV12 was made from RGB; the same formulas on every machine, in integers. */
+typedef enum aurora_colour {
+    AURORA_BT709_LIMITED = 0, /* HD video */
+    AURORA_BT709_FULL = 1,
+    AURORA_BT601_LIMITED = 2, /* SD video */
+    AURORA_BT601_FULL = 3     /* JPEG, many webcams */
+} aurora_colour;
 
 typedef enum aurora_memory {
     AURORA_MEMORY_HOST = 0,
@@ -160,13 +172,14 @@ typedef enum aurora_memory {
 typedef struct aurora_frame {
     size_t size;            /* sizeof(aurora_frame) */
     const uint8_t* data[2]; /* planes, of `format` */
-    size_t stride[2];       /* bytes from one row to the next; at least the row; 0: rows without gaps */
-    uint32_t width, height; /* pixels, 1 to 16384; NV12: even */
+    ptrdiff_t stride[2];    /* bytes from one row to the next, at least the row; negative: data is the last row in
+                               memory, rows go up; 0: rows without gaps */
+    uint32_t width, height; /* pixels, 1 to 16384 */
     int32_t format;         /* an aurora_pixel_format */
+    int32_t colour;         /* an aurora_colour, of NV12 */
     int32_t memory;         /* an aurora_memory */
-    double time_s;          /* when it is shown, since the first frame; kept in the state if has_time */
-    int32_t has_time;
-    int32_t reserved; /* 0 */
+    int32_t has_time;       /* not 0: time_s is kept in the state */
+    double time_s;          /* when it is shown, since the first frame ever watched */
 } aurora_frame;
 
 typedef struct aurora_watch_options {

@@ -12,6 +12,7 @@
 namespace aurora {
 namespace {
 
+constexpr const char *EMPTY = "empty", *WATCHING = "watching", *ANSWERED = "answered";  // StateHeader.phase
 constexpr const char* TURN_END = "\n\n";  // ends a turn in the World format; prompt.h's turn_ids has it in front
 
 // Adds the time since the last lap to a stage.
@@ -28,32 +29,25 @@ private:
     std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
-ResizeOptions resize_options(const AuroraConfig& config) {
-    return {static_cast<std::size_t>(config.vision.image_size), config.frames.resize, config.frames.pad_value()};
-}
-
 }  // namespace
 
 Session::Session(std::shared_ptr<const Model> model)
     : model_(std::move(model)), vision_(model_->engine().open_vision()), loop_(model_->engine().open_loop()),
-      resizer_(resize_options(model_->config())),
-      separator_(separator_ids(model_->config().prompt, model_->tokenizer())), header_(zero_header()) {}
+      resizer_(model_->config().vision.image_size, model_->config().frames.resize, model_->config().frames.pad_value()),
+      separator_(separator_ids(model_->config().prompt, model_->tokenizer())), header_(zero_state().header) {}
 
-StateHeader Session::zero_header() const {
-    StateHeader header;
-    header.fingerprint = model_->fingerprint();
-    header.precision = model_->manifest().precision;
-    header.backend = model_->engine().backend();
-    return header;
+State Session::zero_state() const {
+    return aurora::zero_state(model_->config(), model_->fingerprint(), model_->manifest().precision,
+                              model_->engine().backend());
 }
 
 void Session::watch(const FrameView& frame, const WatchOptions& options) {
-    if (options.prompt && header_.phase == Phase::watching)
+    if (options.prompt && header_.phase == WATCHING)
         throw Error(Status::usage, "the prompt must come before the first frame, and this session is watching already",
                     "reset the session first, or pass the question when asking");
     if (count_characters(options.sampling) > 40)
         throw Error(Status::usage, "sampling has over 40 characters", "name the rule, as \"1 fps\"");
-    const bool begins_video = header_.phase != Phase::watching;
+    const bool begins_video = header_.phase != WATCHING;
     const Ids* before = &separator_;
     Ids prefix;
     if (begins_video) {
@@ -61,7 +55,7 @@ void Session::watch(const FrameView& frame, const WatchOptions& options) {
         before = &prefix;
     }
     Clock clock;
-    resizer_.resize(frame, vision_->frame());
+    std::visit([&](const auto& view) { resizer_.resize(view, vision_->frame()); }, frame);
     seconds_[RESIZE] += clock.lap();
     vision_->run();
     has_frame_ = true;
@@ -76,7 +70,7 @@ void Session::watch(const FrameView& frame, const WatchOptions& options) {
     if (begins_video) {
         // Only this sandwich reads the question before the frames.
         const bool primed = options.prompt && model_->config().prompt.sandwich == "duplicate";
-        header_.prompt_form = primed ? PromptForm::primed : PromptForm::generic;
+        header_.prompt_form = primed ? "primed" : "generic";
         header_.primed_for.reset();
         if (primed) header_.primed_for = first_characters(*options.prompt, MAX_PRIMED_FOR);
     }
@@ -88,7 +82,7 @@ void Session::watch(const FrameView& frame, const WatchOptions& options) {
     digest.update(video_digest_.data(), video_digest_.size());
     digest.update(vision_->frame(), model_->sizes().frame_bytes());
     video_digest_ = digest.finish();
-    header_.phase = Phase::watching;
+    header_.phase = WATCHING;
     header_.tokens_seen += static_cast<std::int64_t>(before->size() + n_kept);
     header_.frames_seen += 1;
     header_.position_s = options.time_s;
@@ -102,7 +96,7 @@ void Session::watch(const FrameView& frame, const WatchOptions& options) {
 Ids Session::ids_before_video(const WatchOptions& options) const {
     const Tokenizer& tokenizer = model_->tokenizer();
     PromptConfig config = model_->config().prompt;
-    if (header_.phase == Phase::empty) return prefix_ids(config, tokenizer, options.prompt);
+    if (header_.phase == EMPTY) return prefix_ids(config, tokenizer, options.prompt);
     // A new video after an answer is a new turn of the same sequence: an empty line, and no second start of text.
     config.bos = false;
     Ids ids = tokenizer.encode(TURN_END);
@@ -115,21 +109,21 @@ Answer Session::ask(std::string_view question, const AskOptions& options,
                     const std::function<bool(const std::string&)>& on_text) {
     const PromptConfig& config = model_->config().prompt;
     const Tokenizer& tokenizer = model_->tokenizer();
-    if (header_.phase == Phase::empty)
+    if (header_.phase == EMPTY)
         throw Error(Status::usage, "nothing was watched yet", "watch a frame before asking");
     if (options.max_tokens < 1) throw Error(Status::usage, "max_tokens is 0; at least 1 is needed");
     std::vector<std::string> texts = config.stop_texts;
     texts.insert(texts.end(), options.stop.begin(), options.stop.end());
     StopTexts stops(std::move(texts));
     Sampler sampler(options.sampling);
-    const Ids ids = header_.phase == Phase::watching ? suffix_ids(config, tokenizer, question)
+    const Ids ids = header_.phase == WATCHING ? suffix_ids(config, tokenizer, question)
                                                      : turn_ids(config, tokenizer, question);
     Answer answer;
     Clock clock;
     n_pending_ = 0;
     feed_ids(ids);
     finish_feed();
-    header_.phase = Phase::answered;
+    header_.phase = ANSWERED;
     header_.tokens_seen += static_cast<std::int64_t>(ids.size());
     n_text_tokens_ += static_cast<std::int64_t>(ids.size());
     answer.question_s = clock.lap();
@@ -194,9 +188,7 @@ void Session::finish_feed() {
 }
 
 void Session::reset() {
-    State zero(model_->sizes().state_floats());
-    zero.header = zero_header();
-    continue_from(zero);
+    continue_from(zero_state());
 }
 
 std::unique_ptr<Session> Session::clone() const {
@@ -207,7 +199,7 @@ std::unique_ptr<Session> Session::clone() const {
 }
 
 State Session::state() const {
-    State state(model_->sizes().state_floats());
+    State state = zero_state();
     loop_->read_state({state.arrays[0].data(), state.arrays[1].data(), state.arrays[2].data()});
     state.header = header();
     return state;
@@ -235,14 +227,14 @@ State Session::state_to_save() const {
     return saved;
 }
 
-std::string Session::encode(bool packed) const { return encode_state(state_to_save(), packed); }
+std::string Session::encode(bool packed) const { return bytes_from_state(state_to_save(), model_->config(), packed); }
 
-void Session::decode(const std::uint8_t* data, std::size_t n_bytes, const std::string& name) {
-    continue_from_file(decode_state(data, n_bytes, name, model_->config(), model_->fingerprint()));
+void Session::decode(std::string_view bytes, const std::string& name) {
+    continue_from_file(state_from_bytes(bytes, model_->config(), model_->fingerprint(), name));
 }
 
 std::uint64_t Session::save(const std::string& path, bool packed) const {
-    return save_state(state_to_save(), path, packed);
+    return save_state(path, state_to_save(), model_->config(), packed);
 }
 
 void Session::load(const std::string& path) {
@@ -255,16 +247,30 @@ void Session::continue_from_file(const State& state) {
 }
 
 std::string Session::info() const {
-    Json info = json_of(header());
-    info["n_frames"] = n_frames_;
-    info["n_visual_tokens"] = n_visual_tokens_;
-    info["n_text_tokens"] = n_text_tokens_;
-    info["n_answer_tokens"] = n_answer_tokens_;
-    info["seconds"] = {{"resize", seconds_[RESIZE]},
-                       {"vision", seconds_[VISION]},
-                       {"prefill", seconds_[PREFILL]},
-                       {"question", seconds_[QUESTION]},
-                       {"answer", seconds_[ANSWER]}};
+    const StateHeader header = this->header();
+    const auto or_null = [](const auto& value) { return value ? Json(*value) : Json(); };
+    const Json info = {{"fingerprint", header.fingerprint},
+                       {"precision", header.precision},
+                       {"backend", header.backend},
+                       {"phase", header.phase},
+                       {"tokens_seen", header.tokens_seen},
+                       {"frames_seen", header.frames_seen},
+                       {"position_s", or_null(header.position_s)},
+                       {"video_digest", or_null(header.video_digest)},
+                       {"prompt_form", or_null(header.prompt_form)},
+                       {"primed_for", or_null(header.primed_for)},
+                       {"sampling", or_null(header.sampling)},
+                       {"parent_digest", or_null(header.parent_digest)},
+                       {"n_frames", n_frames_},
+                       {"n_visual_tokens", n_visual_tokens_},
+                       {"n_text_tokens", n_text_tokens_},
+                       {"n_answer_tokens", n_answer_tokens_},
+                       {"seconds",
+                        {{"resize", seconds_[RESIZE]},
+                         {"vision", seconds_[VISION]},
+                         {"prefill", seconds_[PREFILL]},
+                         {"question", seconds_[QUESTION]},
+                         {"answer", seconds_[ANSWER]}}}};
     return info.dump(-1, ' ', true);
 }
 

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <variant>
 #include <vector>
 
 #include "frames.h"
@@ -44,6 +45,8 @@ class Session {
 public:
     explicit Session(std::shared_ptr<const Model> model);
 
+    using FrameView = std::variant<RgbFrame, Nv12Frame>;
+
     // Read one frame, and the text before it, into the state. Throws Error(usage) for a prompt in mid-video.
     void watch(const FrameView& frame, const WatchOptions& options);
 
@@ -55,7 +58,7 @@ public:
 
     // The state as the bytes of a `.aurstate` file, and back. `name` stands in messages.
     std::string encode(bool packed) const;
-    void decode(const std::uint8_t* data, std::size_t n_bytes, const std::string& name);
+    void decode(std::string_view bytes, const std::string& name);
     std::uint64_t save(const std::string& path, bool packed) const;
     void load(const std::string& path);
 
@@ -80,7 +83,7 @@ private:
     void finish_feed();
 
     Ids ids_before_video(const WatchOptions& options) const;
-    StateHeader zero_header() const;
+    State zero_state() const;
     StateHeader header() const;
     State state() const;
     State state_to_save() const;
@@ -90,7 +93,7 @@ private:
     std::shared_ptr<const Model> model_;
     std::unique_ptr<Vision> vision_;
     std::unique_ptr<Loop> loop_;
-    FrameResizer resizer_;
+    Resizer resizer_;
     Ids separator_;
     StateHeader header_;  // without video_digest, which is kept as bytes
     std::array<std::uint8_t, 32> video_digest_{};
