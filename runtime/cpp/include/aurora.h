@@ -61,6 +61,197 @@ typedef enum aurora_status {
     AURORA_CANCELLED = 11          /* a callback asked for an end; no error, and the session can go on */
 } aurora_status;
 
+/* --- versions ----------------------------------------------------------------------------------------------------- */
+
+/* AURORA_ABI_VERSION of the library that is loaded; compare it with the header's. */
+AURORA_API uint32_t aurora_abi_version(void);
+
+/* Version of the library, as "0.1.0". Valid for good. */
+AURORA_API const char* aurora_version(void);
+
+/* Name of a status, as "AURORA_ERROR_USAGE"; "unknown" for a number that is none. Valid for good. */
+AURORA_API const char* aurora_status_name(aurora_status status);
+
+/* --- model -------------------------------------------------------------------------------------------------------- */
+
+typedef struct aurora_model aurora_model;
+
+typedef enum aurora_backend {
+    AURORA_BACKEND_AUTO = 0,        /* ONNX Runtime */
+    AURORA_BACKEND_ONNXRUNTIME = 1, /* runs every bundle; libonnxruntime is loaded when a model is opened */
+    AURORA_BACKEND_TENSORRT = 2     /* engines of the bundle; AURORA_ERROR_UNSUPPORTED if the library lacks it */
+} aurora_backend;
+
+typedef enum aurora_device {
+    AURORA_DEVICE_CPU = 0,
+    AURORA_DEVICE_CUDA = 1 /* ONNX Runtime's CUDA provider. Never run on a GPU by its authors */
+} aurora_device;
+
+typedef enum aurora_log_level { AURORA_LOG_DEBUG = 0, AURORA_LOG_WARNING = 1 } aurora_log_level;
+
+/* One line without a newline; called on the thread that called the library. `text` is valid during the call. */
+typedef void (*aurora_log_callback)(void* user, aurora_log_level level, const char* text);
+
+/* While files are verified: `path` in the bundle, bytes of it that were read since the last call, and bytes of all files
+ * together. Not 0 asks for an end: aurora_model_open returns AURORA_CANCELLED. */
+typedef int (*aurora_progress_callback)(void* user, const char* path, uint64_t n_bytes, uint64_t n_bytes_total);
+
+typedef struct aurora_model_options {
+    size_t size;                     /* sizeof(aurora_model_options) */
+    int32_t backend;                 /* an aurora_backend */
+    int32_t device;                  /* an aurora_device */
+    int32_t n_threads;               /* of one operator; 0: the engine chooses, one a physical core */
+    int32_t skip_verification;       /* not 0: digests are not compared; only where that was done before */
+    const char* onnxruntime_library; /* path of libonnxruntime.so; NULL: $AURORA_ONNXRUNTIME, then the loader's search */
+    int32_t no_native_operators;     /* not 0: the graphs' own functions run, slower and the same */
+    int32_t reserved;                /* 0 */
+    aurora_log_callback log;         /* NULL: no log */
+    void* log_user;
+    aurora_progress_callback progress; /* NULL: none */
+    void* progress_user;
+} aurora_model_options;
+
+/* Opens a bundle: reads the manifest, verifies size and SHA-256 of every file, then opens the files.
+ *
+ * options may be NULL. *model is set whatever the status is, but to NULL if even a handle could not be allocated: after
+ * an error it only answers aurora_model_last_error, and must be closed. Nothing of a bundle is run before it was verified.
+ * A stranger's bundle is safe to refuse; one that passes is what its maker made, and its graphs are run by the engine. */
+AURORA_API aurora_status aurora_model_open(const char* bundle, const aurora_model_options* options,
+                                           aurora_model** model);
+
+/* Gives the handle back; NULL is allowed. Sessions keep what they need: models and sessions close in any order. */
+AURORA_API void aurora_model_close(aurora_model* model);
+
+/* Why aurora_model_open failed; "" if it did not. Valid until the model is closed; any thread may ask. */
+AURORA_API const char* aurora_model_last_error(const aurora_model* model);
+
+/* What was opened, as a JSON object: name, precision, backend, fingerprint, image_size, tokens_per_frame, state_bytes,
+ * n_threads, native_operators and the versions of library and engine. NULL if it is not open. Valid until it is closed. */
+AURORA_API const char* aurora_model_info(const aurora_model* model);
+
+/* --- session ------------------------------------------------------------------------------------------------------ */
+
+typedef struct aurora_session aurora_session;
+
+/* A new session that has seen nothing. Allocates two states and the buffers of one run: about 4 * state_bytes and
+ * 2 MB. As with a model, *session is set even after an error, and must be closed then too. */
+AURORA_API aurora_status aurora_session_new(const aurora_model* model, aurora_session** session);
+
+/* Another session that continues from where this one stands, apart from it. *other is set as by aurora_session_new. */
+AURORA_API aurora_status aurora_session_clone(aurora_session* session, aurora_session** other);
+
+/* Gives the handle back; NULL is allowed. AURORA_ERROR_BUSY, and nothing is closed, while another call is at work. */
+AURORA_API aurora_status aurora_session_close(aurora_session* session);
+
+/* Text of the last call on this session that returned an error, or "". Not while another thread is in a call. */
+AURORA_API const char* aurora_session_last_error(const aurora_session* session);
+
+typedef enum aurora_pixel_format {
+    AURORA_RGB24 = 0, /* data[0]: rows of 3 bytes a pixel, R G B */
+    AURORA_NV12 = 1   /* data[0]: rows of Y; data[1]: rows of U V pairs, half as many. BT.601, limited range */
+} aurora_pixel_format;
+
+typedef enum aurora_memory {
+    AURORA_MEMORY_HOST = 0,
+    AURORA_MEMORY_CUDA = 1 /* device pointers; AURORA_ERROR_UNSUPPORTED from every backend that there is today */
+} aurora_memory;
+
+/* One picture. The library reads it during the call and keeps no pointer to it. */
+typedef struct aurora_frame {
+    size_t size;            /* sizeof(aurora_frame) */
+    const uint8_t* data[2]; /* planes, of `format` */
+    size_t stride[2];       /* bytes from one row to the next; at least the row; 0: rows without gaps */
+    uint32_t width, height; /* pixels, 1 to 16384; NV12: even */
+    int32_t format;         /* an aurora_pixel_format */
+    int32_t memory;         /* an aurora_memory */
+    double time_s;          /* when it is shown, since the first frame; kept in the state if has_time */
+    int32_t has_time;
+    int32_t reserved; /* 0 */
+} aurora_frame;
+
+typedef struct aurora_watch_options {
+    size_t size; /* sizeof(aurora_watch_options) */
+    /* The question, if it is known before the first frame of a video: the answer profits from knowing what to look for.
+     * NULL: a general instruction, and any question may follow. AURORA_ERROR_USAGE at a later frame of the same video. */
+    const char* prompt;
+    const char* sampling; /* how frames are chosen, as "1 fps"; kept in the state. NULL: "as given". At most 40 bytes */
+} aurora_watch_options;
+
+/* Reads one frame into the state: resize, vision, prefill. After the first frame nothing is allocated here. After an
+ * answer, a frame begins a new video in a new turn. options may be NULL.
+ * A status other than AURORA_OK before the engine ran leaves the session as it was; a failure of the engine itself
+ * (AURORA_ERROR_RESOURCES, AURORA_ERROR_UNEXPECTED) leaves the state where it was, or at a part of the frame. */
+AURORA_API aurora_status aurora_session_watch(aurora_session* session, const aurora_frame* frame,
+                                              const aurora_watch_options* options);
+
+/* Visual tokens of the last frame watched, (n_tokens, width) float32; AURORA_ERROR_USAGE if there is none. */
+AURORA_API aurora_status aurora_session_visual_tokens(aurora_session* session, const float** tokens, size_t* n_tokens,
+                                                      size_t* width);
+
+/* Logits after what was read last, (vocabulary_size) float32; AURORA_ERROR_USAGE if nothing was read. */
+AURORA_API aurora_status aurora_session_logits(aurora_session* session, const float** logits, size_t* vocabulary_size);
+
+/* A piece of the answer, as it comes: n_bytes of whole UTF-8 characters, a 0 after them, never empty. Valid during the
+ * call. Not 0 asks for an end. It runs on the calling thread; calls on the same session return AURORA_ERROR_BUSY. */
+typedef int (*aurora_text_callback)(void* user, const char* text, size_t n_bytes);
+
+typedef struct aurora_ask_options {
+    size_t size;              /* sizeof(aurora_ask_options) */
+    uint32_t max_tokens;      /* 0: 256 */
+    uint32_t top_k;           /* 0: all */
+    double temperature;       /* 0: always the most likely token; 1: as the model says */
+    double top_p;             /* 0: 1, all */
+    double presence_penalty;  /* -100 to 100 */
+    double frequency_penalty; /* -100 to 100 */
+    double penalty_decay;     /* of counts, at each token; 0: 0.996 */
+    uint64_t seed;
+    const char* const* stop; /* texts that end the answer and are not part of it, beside the model's own */
+    size_t n_stop;
+} aurora_ask_options;
+
+typedef enum aurora_answer_end {
+    AURORA_END_UNFINISHED = 0, /* cancelled, or an error */
+    AURORA_END_STOP = 1,       /* a stop id or stop text */
+    AURORA_END_LENGTH = 2      /* max_tokens */
+} aurora_answer_end;
+
+typedef struct aurora_answer {
+    size_t size; /* sizeof(aurora_answer), set by the caller */
+    int32_t end; /* an aurora_answer_end */
+    uint32_t n_tokens;
+    double question_s; /* time until the question was read */
+    double answer_s;   /* time of all tokens, callbacks not counted */
+} aurora_answer;
+
+/* Asks about what was watched, and streams the answer. The session has then seen question and answer; to ask many
+ * questions about one video, ask clones. options, on_text and answer may be NULL.
+ * AURORA_CANCELLED if on_text asked for it: what was made until then is in the state, and a further question may follow.
+ * AURORA_ERROR_USAGE if nothing was watched, the question is empty or an option is out of range; nothing has changed. */
+AURORA_API aurora_status aurora_session_ask(aurora_session* session, const char* question,
+                                            const aurora_ask_options* options, aurora_text_callback on_text, void* user,
+                                            aurora_answer* answer);
+
+/* Forgets everything that was watched and said. */
+AURORA_API aurora_status aurora_session_reset(aurora_session* session);
+
+/* --- state -------------------------------------------------------------------------------------------------------- */
+
+/* Writes the state to a file that Python and C++ open alike (docs/STATES.md): whole or not at all.
+ * packed: not 0 compresses it without loss. n_bytes, the size of the file, may be NULL. */
+AURORA_API aurora_status aurora_session_save(aurora_session* session, const char* path, int packed, uint64_t* n_bytes);
+
+/* Continues from a file that a session of the same model saved. The session is as it was after any error. */
+AURORA_API aurora_status aurora_session_load(aurora_session* session, const char* path);
+
+/* The same in memory. With buffer NULL, *n_bytes is set to the size that is needed now; otherwise *n_bytes is the size of
+ * the buffer on the way in, and what was written on the way out. AURORA_ERROR_USAGE if it is too small. */
+AURORA_API aurora_status aurora_session_save_to(aurora_session* session, void* buffer, size_t* n_bytes);
+AURORA_API aurora_status aurora_session_load_from(aurora_session* session, const void* buffer, size_t n_bytes);
+
+/* Where the session stands, as a JSON object: the header of the state file (phase, tokens_seen, frames_seen, position_s,
+ * ...), counts and seconds by stage. NULL after an error. */
+AURORA_API const char* aurora_session_info(aurora_session* session);
+
 #ifdef __cplusplus
 }
 #endif
