@@ -10,6 +10,7 @@
 #include <cstring>
 #include <limits>
 #include <stdexcept>
+#include <utility>
 
 #include "error.h"
 #include "text.h"
@@ -147,8 +148,7 @@ NpyHeader read_npy_header(std::string_view bytes) {
     return header;
 }
 
-Embeddings::Embeddings(const std::string& path, std::int64_t n_rows, std::int64_t n_columns, const std::string& dtype)
-    : n_rows_(n_rows), n_columns_(n_columns), is_half_(dtype == "float16") {
+Embeddings Embeddings::open(const std::string& path, std::int64_t n_rows, std::int64_t n_columns, const std::string& dtype) {
     const Descriptor file(path);
     struct stat status {};
     if (file.value < 0 || ::fstat(file.value, &status) != 0) refuse(path, std::string("not a numpy array: ") + std::strerror(errno));
@@ -156,36 +156,44 @@ Embeddings::Embeddings(const std::string& path, std::int64_t n_rows, std::int64_
     if (status.st_size == 0) refuse(path, "not a numpy array: it is empty");
     const auto n_bytes = static_cast<std::size_t>(status.st_size);
     void* map = ::mmap(nullptr, n_bytes, PROT_READ, MAP_SHARED, file.value, 0);
-    if (map == MAP_FAILED) {
-        if (errno == ENOMEM) throw Error(Status::resources, path + ": cannot be mapped: " + std::strerror(errno), "its size is " + std::to_string(n_bytes) + " bytes");
-        refuse(path, std::string("cannot be mapped: ") + std::strerror(errno));
-    }
-    map_ = map, n_mapped_ = n_bytes;
-    try {
-        NpyHeader header;
-        try {
-            header = read_npy_header({static_cast<const char*>(map), std::min(n_bytes, MAX_HEADER_BYTES + 12)});
-        } catch (const std::runtime_error& error) {
-            refuse(path, std::string("not a numpy array: ") + error.what());
-        }
-        const auto shown = [](const std::string& type, std::int64_t rows, std::int64_t columns) {
-            return type + " (" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
-        };
-        if (header.n_rows != n_rows || header.n_columns != n_columns || header.dtype != dtype)
-            refuse(path, shown(header.dtype, header.n_rows, header.n_columns) + ", expected " + shown(dtype, n_rows, n_columns) + " by the manifest");
-        if (header.fortran_order) refuse(path, "its columns stand one after the other, expected its rows");
-        std::size_t n_data = is_half_ ? 2 : 4;
-        if (__builtin_mul_overflow(n_data, static_cast<std::size_t>(n_rows), &n_data) ||
-            __builtin_mul_overflow(n_data, static_cast<std::size_t>(n_columns), &n_data) || n_data != n_bytes - header.data_begin)
-            refuse(path, "its rows need " + std::to_string(n_data) + " bytes, the file has " + std::to_string(n_bytes - header.data_begin));
-        data_ = static_cast<const std::uint8_t*>(map) + header.data_begin;
-    } catch (...) {
-        ::munmap(map_, n_mapped_);
-        throw;
-    }
+    if (map == MAP_FAILED)
+        throw Error(Status::resources, path + ": cannot be mapped: " + std::strerror(errno), "its size is " + std::to_string(n_bytes) + " bytes");
+    Embeddings table;
+    table.map_ = map, table.n_mapped_ = n_bytes;
+    table.n_rows_ = n_rows, table.n_columns_ = n_columns, table.is_half_ = dtype == "float16";
+    table.check(path, dtype);
+    return table;
 }
 
-Embeddings::~Embeddings() { ::munmap(map_, n_mapped_); }
+// The header against what is expected, and the size of the file against both.
+void Embeddings::check(const std::string& path, const std::string& dtype) {
+    NpyHeader header;
+    try {
+        header = read_npy_header({static_cast<const char*>(map_), std::min(n_mapped_, MAX_HEADER_BYTES + 12)});
+    } catch (const std::runtime_error& error) {
+        refuse(path, std::string("not a numpy array: ") + error.what());
+    }
+    const auto shown = [](const std::string& type, std::int64_t rows, std::int64_t columns) {
+        return type + " (" + std::to_string(rows) + ", " + std::to_string(columns) + ")";
+    };
+    if (header.n_rows != n_rows_ || header.n_columns != n_columns_ || header.dtype != dtype)
+        refuse(path, shown(header.dtype, header.n_rows, header.n_columns) + ", expected " + shown(dtype, n_rows_, n_columns_) + " by the manifest");
+    if (header.fortran_order) refuse(path, "its columns stand one after the other, expected its rows");
+    std::size_t n_data = is_half_ ? 2 : 4;
+    const bool is_over = __builtin_mul_overflow(n_data, static_cast<std::size_t>(n_rows_), &n_data) ||
+                         __builtin_mul_overflow(n_data, static_cast<std::size_t>(n_columns_), &n_data);
+    if (is_over || n_data != n_mapped_ - header.data_begin)
+        refuse(path, "its rows need " + std::to_string(n_data) + " bytes, the file has " + std::to_string(n_mapped_ - header.data_begin));
+    data_ = static_cast<const std::uint8_t*>(map_) + header.data_begin;
+}
+
+Embeddings::Embeddings(Embeddings&& other) noexcept
+    : map_(std::exchange(other.map_, nullptr)), n_mapped_(other.n_mapped_), data_(other.data_), n_rows_(other.n_rows_),
+      n_columns_(other.n_columns_), is_half_(other.is_half_) {}
+
+Embeddings::~Embeddings() {
+    if (map_) ::munmap(map_, n_mapped_);
+}
 
 void Embeddings::row(std::int32_t id, float* to) const {
     if (id < 0 || id >= n_rows_)

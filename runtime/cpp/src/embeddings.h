@@ -24,8 +24,10 @@ NpyHeader read_npy_header(std::string_view bytes);
 class Embeddings {
 public:
     // Map a file. Throws Error(integrity) unless it is a table of exactly this shape and type (float32 or float16).
-    Embeddings(const std::string& path, std::int64_t n_rows, std::int64_t n_columns, const std::string& dtype);
+    static Embeddings open(const std::string& path, std::int64_t n_rows, std::int64_t n_columns, const std::string& dtype);
+
     ~Embeddings();
+    Embeddings(Embeddings&& other) noexcept;
     Embeddings(const Embeddings&) = delete;
     Embeddings& operator=(const Embeddings&) = delete;
 
@@ -36,11 +38,14 @@ public:
     std::int64_t n_columns() const { return n_columns_; }
 
 private:
+    Embeddings() = default;
+    void check(const std::string& path, const std::string& dtype);
+
     void* map_ = nullptr;
     std::size_t n_mapped_ = 0;
     const std::uint8_t* data_ = nullptr;
-    std::int64_t n_rows_, n_columns_;
-    bool is_half_;
+    std::int64_t n_rows_ = 0, n_columns_ = 0;
+    bool is_half_ = false;
 };
 
 // An IEEE half to float, exactly.
