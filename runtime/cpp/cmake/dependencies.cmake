@@ -27,3 +27,6 @@ if(AURORA_TESTS)
     FetchContent_MakeAvailable(googletest)
   endif()
 endif()
+
+# Reads and writes packed states; without it they are refused with a message that says so.
+find_package(ZLIB QUIET)
