@@ -29,6 +29,15 @@ private:
     std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
+// 64 hexadecimal digits, as the state's reader has checked.
+Sha256::Digest bytes_from_hex(const std::string& text) {
+    Sha256::Digest bytes{};
+    const auto digit = [](char c) { return c <= '9' ? c - '0' : c - 'a' + 10; };
+    for (std::size_t i = 0; i < bytes.size(); ++i)
+        bytes[i] = static_cast<std::uint8_t>(digit(text.at(2 * i)) * 16 + digit(text.at(2 * i + 1)));
+    return bytes;
+}
+
 }  // namespace
 
 Session::Session(std::shared_ptr<const Model> model)
