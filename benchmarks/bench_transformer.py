@@ -219,7 +219,7 @@ def vision_s(runs: list[dict[str, Any]]) -> float:
 @click.option("--llama-python", type=click.Path(exists=True, path_type=Path), required=True, help="its interpreter")
 @click.option("--gguf", type=click.Path(exists=True, path_type=Path), required=True, help="folder of the model")
 @click.option("--frames", default="1,8,60", show_default=True, help="that ours watches; the last one is compared")
-@click.option("--points", default="1,8,16,30,60,120,250,500,1000", show_default=True, help="frames of its curves")
+@click.option("--points", default="1,8,10,30,60,100,300,1000", show_default=True, help="frames of its curves")
 @click.option("--read", "n_read", default=15360, show_default=True, help="tokens that it really reads")
 @click.option("--depths", default="32768,65536,94208", show_default=True, help="of further rates; none: a dash")
 @click.option("--threads", default=n_usable_cores(), show_default=True)

@@ -1,6 +1,6 @@
 r"""Watching a long video at full size: time, memory and the first token of an answer by the number of frames.
 
-    python benchmarks/bench_watching.py build/full_size/int8.aurora --frames 1,10,60,100,300,1000
+    python benchmarks/bench_watching.py build/full_size/int8.aurora --frames 1,8,10,30,60,100,300,1000
 
 One process opens the bundle and watches one H.264 clip; at each number of frames it stops its clock and asks a fork.
 About half a second a frame on two cores: ten minutes for 1,000. Writes benchmarks/results/watching.json.
