@@ -57,12 +57,12 @@ class Site:
         return group_of(self.name)
 
     @property
-    def n_channels(self) -> int | None:
+    def n_channels(self) -> int:
         """The last axis of the activation; for the patches of a frame, the channels of a picture."""
         weight = self.linears[0].inputs[1]
         assert weight is not None and weight.shape is not None
         sizes = weight.shape.numpy()
-        return sizes[0] if self.linears[0].op_type == "MatMul" else sizes[1]
+        return int(sizes[0] if self.linears[0].op_type == "MatMul" else sizes[1])
 
 
 def group_of(site: str) -> str:

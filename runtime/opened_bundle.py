@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from aurora_export.contract import graphs
+from aurora_export.contract import GraphSpec, graphs
 from aurora_export.errors import IncompatibleError, IntegrityError
 from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
 from aurora_export.runtime.engine import Engine
@@ -48,9 +48,11 @@ def open_bundle(
     threads: int | None = None,
     verify: bool = True,
     progress: Callable[[str, int], None] | None = None,
+    open_engine: Callable[[str, Path, GraphSpec], Engine] | None = None,
 ) -> OpenedBundle:
     """Open a bundle: manifest, then digests, then the files themselves. See `Aurora.open` for the parameters.
 
+    open_engine: what opens a graph by its name in the place of ONNX Runtime, for whoever looks inside.
     Raises IntegrityError, IncompatibleError, DependencyError, ResourceError or UsageError.
     """
     manifest = read_manifest(path)
@@ -75,8 +77,12 @@ def open_bundle(
         (n_rows, manifest.config.language.width),
         EMBEDDINGS_DTYPE[manifest.precision],
     )
+
+    def default_engine(_name: str, graph: Path, spec: GraphSpec) -> Engine:
+        return OnnxEngine(graph, spec, threads=threads, device=device)
+
     vision, language = (
-        OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=device)
+        (open_engine or default_engine)(name, resolve(path, manifest, name), specs[name])
         for name in ("vision", "language")
     )
     return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer)
