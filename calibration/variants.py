@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
-from aurora_export.calibration.quantize_graph import quantize_file
+from aurora_export.calibration.quantize_graph import RoundingOf, quantize
 from aurora_export.calibration.recipes import Recipe
 from aurora_export.calibration.scales_file import Scales
 from aurora_export.calibration.sites import find_sites, groups_of
+from aurora_export.calibration.smoothing import fold_smoothing
 from aurora_export.errors import UsageError
 from aurora_export.manifest import resolve
 from aurora_export.runtime.engine import Engine
@@ -37,6 +39,8 @@ class Variants:
     graph_of: dict[str, str]
     """group -> vision or language"""
     threads: int | None = None
+    rounding_of: RoundingOf | None = None
+    """another rounding of weights than to the nearest"""
 
     @classmethod
     def of(cls, yardstick: OpenedBundle, scales: Scales, recipe: Recipe, *, threads: int | None = None) -> Variants:
@@ -67,12 +71,20 @@ class Variants:
             for graph in GRAPHS:
                 if only := {group for group in quantized if self.graph_of[group] == graph}:
                     source = resolve(self.yardstick.path, self.yardstick.manifest, graph)
-                    quantize_file(source, folder / f"{graph}.onnx", self.scales, self.recipe, only=only)
+                    self._write(source, folder / f"{graph}.onnx", only)
                     spec = self.yardstick.manifest.contract[graph]
                     engines[graph] = OnnxEngine(folder / f"{graph}.onnx", spec, threads=self.threads)
             yield replace(self.yardstick, vision=engines["vision"], language=engines["language"])
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _write(self, source: Path, target: Path, only: set[str]) -> None:
+        """A graph with some groups quantized; all smoothing is folded, which is exact in float."""
+        model = ir.load(source)
+        smoothing = {name: entry.smoothing for name, entry in self.scales.tensors.items()}
+        fold_smoothing(model, {name: np.asarray(f, np.float32) for name, f in smoothing.items() if f is not None})
+        quantize(model, self.scales, self.recipe, only=only, rounding_of=self.rounding_of)
+        ir.save(model, target, external_data=f"{target.name}.data")
 
 
 def layer_of(group: str) -> str:

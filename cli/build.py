@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aurora_export.cli.build_engines import build_engines_of, refuse_other_options
+from aurora_export.cli.build_gate import gate, gate_options
 from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
@@ -51,6 +53,9 @@ _PATH = click.Path(path_type=Path)
     metavar="X.Y",
     help="Of the GPUs that engines are for, as 8.6; repeatable.",
 )
+@click.option("--max-drop", type=float, metavar="POINTS", help="Fail if the answers lose more against fp32.")
+@click.option("--questions", type=_PATH, metavar="FILE", help="For --max-drop: JSON lines of video, prompt, answer.")
+@click.option("--against", type=_PATH, metavar="BUNDLE", help="For --max-drop: fp32 bundle of it.  [default: built]")
 @click.pass_context
 def build_command(
     context: click.Context,
@@ -67,6 +72,9 @@ def build_command(
     precision: Precision,
     target: str | None,
     compute_capabilities: tuple[str, ...],
+    max_drop: float | None,
+    questions: Path | None,
+    against: Path | None,
 ) -> None:
     """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
 
@@ -86,6 +94,7 @@ def build_command(
     overrides = _overrides(settings, token_kept_ratio)
     if checkpoint is None and not (language and vision and projector):
         raise UsageError("no checkpoint", hint="give CHECKPOINT, or --language, --vision and --projector")
+    gate_asked = gate_options(max_drop, questions, against, None, precision)
     _check_dependencies()
 
     from aurora_export.cli.progress import Progress
@@ -103,7 +112,8 @@ def build_command(
             _log.warning(warning)
         if message := loaded.config.unreached_ratio:
             _log.warning(message)
-        manifest = build_bundle(loaded, out, precision=precision, progress=progress)
+        with gate(gate_asked, loaded, progress) if gate_asked else nullcontext() as accept:
+            manifest = build_bundle(loaded, out, precision=precision, progress=progress, accept=accept)
     click.echo(_summary(out, manifest))
 
 
@@ -142,6 +152,7 @@ def _summary(out: Path, manifest: Manifest) -> str:
         f"{out}: {size_mb:.1f} MB, {manifest.precision}, profile {config.profile}",
         f"  tokens per frame: {n_kept} of {n_patches} ({n_kept / n_patches:.3f}, asked {config.merge.kept_ratio:g})",
         *(f"  {line}" for line in lines_of(manifest.verification)),
+        *(f"  report: {path}" for path in manifest.digests if path.endswith(".html")),
         "PASS",
     ]
     return "\n".join(lines)

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -101,9 +101,12 @@ def build_bundle(
     *,
     precision: Precision = "fp32",
     progress: ProgressReporter | None = None,
+    accept: Callable[[Path], Manifest] | None = None,
 ) -> Manifest:
     """Write a bundle to `out`, or nothing: a bundle that is there is replaced once the new one has passed.
 
+    accept: called with the folder of the finished bundle before it is put in place. It may add to it, returns its
+    manifest, and ends the build by raising.
     Raises UsageError (`out` is something else than a bundle), ResourceError (disk or memory), AccuracyError (the
     graphs differ from the reference by more than the limit), GraphError (the export broke a rule).
     """
@@ -135,6 +138,9 @@ def build_bundle(
         manifest = _write_manifest(
             loaded, folder, verification, layer_outputs, phases, name=out.stem, precision=precision
         )
+        if accept is not None:
+            phases.begin("measure what is lost")
+            manifest = accept(folder)
         phases.begin("put it in place")
     return manifest
 

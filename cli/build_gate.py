@@ -1,0 +1,123 @@
+"""aurora-export build --max-drop: a bundle that loses too much is not written, and its layers to keep are named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aurora_export.cli.measure import check_max_drop
+from aurora_export.cli.sensitivity import PRECISIONS
+from aurora_export.errors import AccuracyError, UsageError
+
+if TYPE_CHECKING:
+    from aurora_export.calibration.questions import Questions
+    from aurora_export.cli.progress import Progress
+    from aurora_export.manifest import Manifest
+    from aurora_export.model.checkpoint import LoadedCheckpoint
+
+SAMPLE = 200
+"""Questions for each line of the table that says what to keep."""
+
+
+@dataclass(frozen=True)
+class GateOptions:
+    """What the user asked for."""
+
+    max_drop: float
+    questions: Path
+    against: Path | None
+    """an fp32 bundle of the checkpoint; None: it is built for the comparison"""
+    scales: Path | None
+    precision: str
+
+
+def gate_options(
+    max_drop: float | None, questions: Path | None, against: Path | None, scales: Path | None, precision: str
+) -> GateOptions | None:
+    """Check options that belong together, before anything long is begun; None if no gate was asked for.
+
+    Raises UsageError.
+    """
+    if max_drop is None:
+        for name, value in (("--questions", questions), ("--against", against)):
+            if value is not None:
+                raise UsageError(f"{name} is for --max-drop", hint="give --max-drop POINTS too, as 0.5")
+        return None
+    check_max_drop(max_drop)
+    if questions is None:
+        raise UsageError(
+            "--max-drop needs questions", hint="give --questions FILE, JSON lines of video, prompt, answer"
+        )
+    if precision == "fp32":
+        raise UsageError("--max-drop compares with fp32, and that is what is built", hint="give another --precision")
+    from aurora_export.calibration.questions import read_questions
+
+    read_questions(questions)
+    return GateOptions(max_drop, questions, against, scales, precision)
+
+
+@contextmanager
+def gate(options: GateOptions, loaded: LoadedCheckpoint, progress: Progress) -> Iterator[Callable[[Path], Manifest]]:
+    """Yield what `build_bundle` calls with the finished folder: it adds the report, or raises AccuracyError.
+
+    The fp32 bundle to compare with is the one given, or is built first and removed in the end.
+    """
+    import tempfile
+
+    from aurora_export.calibration.questions import read_questions
+    from aurora_export.export.bundle import build_bundle
+
+    asked = read_questions(options.questions)
+    with tempfile.TemporaryDirectory(prefix="aurora-fp32-") as folder:
+        against = options.against
+        if against is None:
+            against = Path(folder) / "fp32.aurora"
+            build_bundle(loaded, against, precision="fp32", progress=progress)
+        _check_yardstick(against, loaded)
+        yield lambda bundle: _accept(bundle, against, options, asked, progress)
+
+
+def _check_yardstick(against: Path, loaded: LoadedCheckpoint) -> None:
+    from aurora_export.errors import IncompatibleError
+    from aurora_export.manifest import read_manifest
+
+    manifest = read_manifest(against)
+    if manifest.precision != "fp32":
+        raise UsageError(f"{against}: is {manifest.precision}; the yardstick is fp32", hint="leave --against out")
+    if manifest.config != loaded.config:
+        raise IncompatibleError(
+            f"{against}: was built with another configuration than this checkpoint", hint="leave --against out"
+        )
+
+
+def _accept(folder: Path, against: Path, options: GateOptions, asked: Questions, progress: Progress) -> Manifest:
+    from aurora_export.calibration.report import add_to_bundle, files_of, make_report
+    from aurora_export.runtime.opened_bundle import open_bundle
+
+    yardstick, candidate = open_bundle(against), open_bundle(folder, verify=False)
+    report = make_report(candidate, yardstick, asked, max_drop=options.max_drop, say=progress.detail)
+    verdict = report.verdict
+    assert verdict is not None
+    if not verdict.holds:
+        raise AccuracyError(verdict.text, hint=f"nothing was written; {_advice(against, options, progress)}")
+    return add_to_bundle(folder, files_of(report))
+
+
+def _advice(against: Path, options: GateOptions, progress: Progress) -> str:
+    """Which groups to keep, found by a search, for a build with scales; else what else there is to do."""
+    if options.scales is None or options.precision not in PRECISIONS:
+        return f"build with another --precision, or accept more than {options.max_drop:g} points"
+    from aurora_export.calibration.workbench import Workbench
+
+    bench = Workbench.open(against, options.scales, options.questions, options.precision)
+    progress.phase("measure each part alone")
+    table = bench.table(SAMPLE, progress.detail)
+    progress.phase("search for what to keep")
+    try:
+        found = bench.search(table, options.max_drop, progress.detail)
+    except AccuracyError as error:
+        return error.message
+    return f"leave in float, by `keep` in {options.scales}: {', '.join(found.kept)}. Then {found.verdict.text}"
