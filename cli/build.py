@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,9 +111,10 @@ def build_command(
             _log.warning(warning)
         if message := loaded.config.unreached_ratio:
             _log.warning(message)
-        with gate(gate_asked, loaded, progress) if gate_asked else nullcontext() as accept:
+        with gate(gate_asked, loaded, progress) as asked:
+            accept = None if asked is None else asked.accept
             manifest = build_bundle(loaded, out, precision=precision, progress=progress, accept=accept)
-    click.echo(_summary(out, manifest))
+    click.echo(_summary(out, manifest, [] if asked is None else asked.lines))
 
 
 def _overrides(settings: tuple[str, ...], token_kept_ratio: float | None) -> Settings:
@@ -143,7 +143,7 @@ def _check_dependencies() -> None:
         raise DependencyError(f"build needs {', '.join(missing)}, not installed here", hint=INSTALL)
 
 
-def _summary(out: Path, manifest: Manifest) -> str:
+def _summary(out: Path, manifest: Manifest, answers: list[str]) -> str:
     """What was built, ending with the line that says that it passed."""
     config = manifest.config
     n_patches, n_kept = config.vision.n_patches, config.tokens_per_frame
@@ -152,6 +152,7 @@ def _summary(out: Path, manifest: Manifest) -> str:
         f"{out}: {size_mb:.1f} MB, {manifest.precision}, profile {config.profile}",
         f"  tokens per frame: {n_kept} of {n_patches} ({n_kept / n_patches:.3f}, asked {config.merge.kept_ratio:g})",
         *(f"  {line}" for line in lines_of(manifest.verification)),
+        *(f"  {line}" for line in answers),
         *(f"  report: {path}" for path in manifest.digests if path.endswith(".html")),
         "PASS",
     ]

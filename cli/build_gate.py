@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from aurora_export.cli.sensitivity import PRECISIONS
 from aurora_export.errors import AccuracyError, UsageError
 
 if TYPE_CHECKING:
-    from aurora_export.calibration.questions import Questions
     from aurora_export.cli.progress import Progress
     from aurora_export.manifest import Manifest
     from aurora_export.model.checkpoint import LoadedCheckpoint
@@ -59,25 +59,52 @@ def gate_options(
     return GateOptions(max_drop, questions, against, scales, precision)
 
 
+class Gate:
+    """What a build calls with its finished folder."""
+
+    def __init__(self, options: GateOptions, against: Path, progress: Progress) -> None:
+        """against: the fp32 bundle to compare with."""
+        self._options, self._against, self._progress = options, against, progress
+        self.lines: list[str] = []
+        """what was measured, for the summary"""
+
+    def accept(self, folder: Path) -> Manifest:
+        """Add the report to a finished bundle and return its manifest; AccuracyError if it loses too much."""
+        from aurora_export.calibration.questions import read_questions
+        from aurora_export.calibration.report import add_to_bundle, files_of, lines_of, make_report
+        from aurora_export.runtime.opened_bundle import open_bundle
+
+        asked = read_questions(self._options.questions)
+        yardstick, candidate = open_bundle(self._against), open_bundle(folder, verify=False)
+        say = self._progress.detail
+        report = make_report(candidate, yardstick, asked, max_drop=self._options.max_drop, say=say)
+        verdict = report.verdict
+        assert verdict is not None
+        if not verdict.holds:
+            advice = _advice(self._against, self._options, self._progress)
+            raise AccuracyError(verdict.text, hint=f"nothing was written; {advice}")
+        self.lines = [*lines_of(report), verdict.text]
+        return add_to_bundle(folder, files_of(report))
+
+
 @contextmanager
-def gate(options: GateOptions, loaded: LoadedCheckpoint, progress: Progress) -> Iterator[Callable[[Path], Manifest]]:
-    """Yield what `build_bundle` calls with the finished folder: it adds the report, or raises AccuracyError.
+def gate(options: GateOptions | None, loaded: LoadedCheckpoint, progress: Progress) -> Iterator[Gate | None]:
+    """Yield the gate that was asked for, or None.
 
     The fp32 bundle to compare with is the one given, or is built first and removed in the end.
     """
-    import tempfile
-
-    from aurora_export.calibration.questions import read_questions
+    if options is None:
+        yield None
+        return
     from aurora_export.export.bundle import build_bundle
 
-    asked = read_questions(options.questions)
     with tempfile.TemporaryDirectory(prefix="aurora-fp32-") as folder:
         against = options.against
         if against is None:
             against = Path(folder) / "fp32.aurora"
             build_bundle(loaded, against, precision="fp32", progress=progress)
         _check_yardstick(against, loaded)
-        yield lambda bundle: _accept(bundle, against, options, asked, progress)
+        yield Gate(options, against, progress)
 
 
 def _check_yardstick(against: Path, loaded: LoadedCheckpoint) -> None:
@@ -91,19 +118,6 @@ def _check_yardstick(against: Path, loaded: LoadedCheckpoint) -> None:
         raise IncompatibleError(
             f"{against}: was built with another configuration than this checkpoint", hint="leave --against out"
         )
-
-
-def _accept(folder: Path, against: Path, options: GateOptions, asked: Questions, progress: Progress) -> Manifest:
-    from aurora_export.calibration.report import add_to_bundle, files_of, make_report
-    from aurora_export.runtime.opened_bundle import open_bundle
-
-    yardstick, candidate = open_bundle(against), open_bundle(folder, verify=False)
-    report = make_report(candidate, yardstick, asked, max_drop=options.max_drop, say=progress.detail)
-    verdict = report.verdict
-    assert verdict is not None
-    if not verdict.holds:
-        raise AccuracyError(verdict.text, hint=f"nothing was written; {_advice(against, options, progress)}")
-    return add_to_bundle(folder, files_of(report))
 
 
 def _advice(against: Path, options: GateOptions, progress: Progress) -> str:
