@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 from pydantic import Field, ValidationError, model_validator
 
-from aurora_export.calibration.sites import find_sites
+from aurora_export.calibration.sites import Site
 from aurora_export.config import Section
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 
@@ -91,10 +92,10 @@ def graph_digest(model: ir.Model) -> str:
     digest = hashlib.sha256()
     for node in model.graph:
         ends = [[value.name if value is not None else None for value in node.inputs], [v.name for v in node.outputs]]
-        attributes = sorted(
-            (name, str(attribute.value)) for name, attribute in node.attributes.items() if attribute.value is not None
-        )
-        digest.update(json.dumps([node.domain, node.op_type, ends, attributes]).encode())
+        digest.update(json.dumps([node.domain, node.op_type, ends]).encode())
+        for _, attribute in sorted(node.attributes.items()):
+            # As in a file: there numbers are float32.
+            digest.update(ir.serde.serialize_attribute(attribute).SerializeToString(deterministic=True))
     for name, value in sorted(model.graph.initializers.items()):
         tensor = value.const_value
         assert tensor is not None
@@ -151,15 +152,18 @@ def _short(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) and math.isfinite(value) else value
 
 
-def check_sites(scales: Scales, graphs: dict[str, ir.Graph], *, source: str) -> None:
-    """Refuse names that no graph has, and factors of another width. Raises IntegrityError. source: the scales' file."""
-    sites = {name: site for graph in graphs.values() for name, site in find_sites(graph).items()}
-    for name, entry in scales.tensors.items():
-        if name not in sites:
-            raise IntegrityError(f"{source}: tensors.{name}: no graph has such a tensor", hint=f"mend it, or {HINT}")
-        n_channels = sites[name].n_channels
-        if entry.smoothing is not None and len(entry.smoothing) != n_channels:
+def check_scales(scales: Scales, sites: Mapping[str, Site], graph: str, *, source: str) -> None:
+    """Refuse what does not fit the sites of a graph: names, widths, patterns of groups to keep.
+
+    graph: `vision` or `language`.  source: the scales' file. Raises IntegrityError.
+    """
+    hint = f"mend it, or {HINT}"
+    of_graph = [name for name in scales.tensors if name.startswith("language.") == (graph == "language")]
+    if unknown := [name for name in of_graph if name not in sites]:
+        raise IntegrityError(f"{source}: tensors.{unknown[0]}: the {graph} graph has no such tensor", hint=hint)
+    for name in of_graph:
+        smoothing, n_channels = scales.tensors[name].smoothing, sites[name].n_channels
+        if smoothing is not None and len(smoothing) != n_channels:
             raise IntegrityError(
-                f"{source}: tensors.{name}.smoothing: {len(entry.smoothing)} factors for {n_channels} channels",
-                hint=f"mend it, or {HINT}",
+                f"{source}: tensors.{name}.smoothing: {len(smoothing)} factors for {n_channels} channels", hint=hint
             )

@@ -101,7 +101,9 @@ class Pass:
             threads=self.threads,
         )
         engines: dict[str, Engine] = {"vision": replayed, "language": tapped}
-        aurora = Aurora(open_bundle(self.bundle, verify=False, open_engine=lambda name, _path, _spec: engines[name]))
+        aurora = Aurora(
+            open_bundle(self.bundle, n_ahead=0, verify=False, open_engine=lambda name, _path, _spec: engines[name])
+        )
         if first and not self.showing.is_first(first):
             aurora.load(self._state_path)
         for index in self._clips_from(first, seen, "language", detail, lambda: aurora.save(self._state_path)):

@@ -103,6 +103,10 @@ class TappedLoop:
         self._state = {name: output[f"next_{name}"] for name in STATE_NAMES}
         return output["logits"][0]
 
+    def feed(self, embeddings: np.ndarray) -> None:
+        """As `advance`, where nobody needs the logits."""
+        self.advance(embeddings)
+
     def read_state(self) -> dict[str, np.ndarray]:
         """Copies of the state arrays by name, of batch 1."""
         return {name: array.copy() for name, array in self._state.items()}

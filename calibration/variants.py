@@ -20,7 +20,7 @@ from aurora_export.calibration.smoothing import fold_smoothing
 from aurora_export.errors import UsageError
 from aurora_export.manifest import resolve
 from aurora_export.runtime.engine import Engine
-from aurora_export.runtime.engine_onnx import OnnxEngine
+from aurora_export.runtime.engine_onnx import EMULATED_PRECISIONS, OnnxEngine
 from aurora_export.runtime.opened_bundle import OpenedBundle
 
 GRAPHS = ("vision", "language")
@@ -43,7 +43,15 @@ class Variants:
     """another rounding of weights than to the nearest"""
 
     @classmethod
-    def of(cls, yardstick: OpenedBundle, scales: Scales, recipe: Recipe, *, threads: int | None = None) -> Variants:
+    def of(
+        cls,
+        yardstick: OpenedBundle,
+        scales: Scales,
+        recipe: Recipe,
+        *,
+        threads: int | None = None,
+        rounding_of: RoundingOf | None = None,
+    ) -> Variants:
         """Find the groups. Raises UsageError for a bundle that is not float32, or with nothing to quantize."""
         if yardstick.manifest.precision != "fp32":
             raise UsageError(
@@ -60,7 +68,7 @@ class Variants:
             raise UsageError(
                 f"{recipe.name}: leaves every group in float", hint="`keep` in the scales names too much: shorten it"
             )
-        return cls(yardstick, scales, recipe, tuple(graph_of), graph_of, threads)
+        return cls(yardstick, scales, recipe, tuple(graph_of), graph_of, threads, rounding_of)
 
     @contextmanager
     def opened(self, quantized: frozenset[str]) -> Iterator[OpenedBundle]:
@@ -73,7 +81,12 @@ class Variants:
                     source = resolve(self.yardstick.path, self.yardstick.manifest, graph)
                     self._write(source, folder / f"{graph}.onnx", only)
                     spec = self.yardstick.manifest.contract[graph]
-                    engines[graph] = OnnxEngine(folder / f"{graph}.onnx", spec, threads=self.threads)
+                    engines[graph] = OnnxEngine(
+                        folder / f"{graph}.onnx",
+                        spec,
+                        threads=self.threads,
+                        emulated=f"{self.recipe.name}-qdq" in EMULATED_PRECISIONS,
+                    )
             yield replace(self.yardstick, vision=engines["vision"], language=engines["language"])
         finally:
             shutil.rmtree(folder, ignore_errors=True)

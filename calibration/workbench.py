@@ -9,11 +9,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from aurora_export.calibration.error_feedback import Moments
 from aurora_export.calibration.evaluations import Evaluations
 from aurora_export.calibration.measures import Yardstick, remembering
 from aurora_export.calibration.questions import Questions, read_questions
 from aurora_export.calibration.recipes import RECIPES
-from aurora_export.calibration.scales_file import check_sites, graph_digest, read_scales
+from aurora_export.calibration.scales_file import check_scales, graph_digest, read_scales
 from aurora_export.calibration.search import Found, search
 from aurora_export.calibration.sensitivity import (
     Detail,
@@ -23,6 +24,7 @@ from aurora_export.calibration.sensitivity import (
     sample_of,
     sensitivity_table,
 )
+from aurora_export.calibration.sites import find_sites
 from aurora_export.calibration.variants import GRAPHS, Variants
 from aurora_export.manifest import resolve
 from aurora_export.runtime.opened_bundle import OpenedBundle, open_bundle
@@ -45,24 +47,36 @@ class Workbench:
         questions: Path,
         precision: str,
         *,
+        keep: Sequence[str] = (),
+        error_feedback: bool = False,
         resume: Path | None = None,
         threads: int | None = None,
     ) -> Workbench:
         """Open everything, and check that the scales are of this bundle.
 
+        keep: groups to leave in float beside those of the scales.  error_feedback: round weights by second moments.
+        resume: a file of evaluations to go on from.
         Raises what `read_scales`, `read_questions`, `open_bundle`, `Variants.of` and `Evaluations` raise.
         """
         asked, read = read_questions(questions), read_scales(scales)
+        read = read.model_copy(update={"keep": tuple(dict.fromkeys((*read.keep, *keep)))})
         opened = open_bundle(bundle, threads=threads)
-        variants = Variants.of(remembering(opened), read, RECIPES[precision], threads=threads)
-        models = {graph: ir.load(resolve(bundle, opened.manifest, graph)) for graph in GRAPHS}
-        for graph, model in models.items():
+        for graph in GRAPHS:
+            model = ir.load(resolve(bundle, opened.manifest, graph))
             read.require_graph(graph, graph_digest(model), source=str(scales))
-        check_sites(read, {graph: model.graph for graph, model in models.items()}, source=str(scales))
+            check_scales(read, find_sites(model.graph), graph, source=str(scales))
+        moments = Moments(scales, read) if error_feedback else None
+        variants = Variants.of(
+            remembering(opened),
+            read,
+            RECIPES[precision],
+            threads=threads,
+            rounding_of=None if moments is None else moments.rounding_of,
+        )
         identity = {
             "model": opened.fingerprint,
             "scales": hashlib.sha256(read.model_dump_json(exclude={"data"}).encode()).hexdigest(),
-            "recipe": hashlib.sha256(repr(variants.recipe).encode()).hexdigest(),
+            "recipe": hashlib.sha256(repr((variants.recipe, error_feedback)).encode()).hexdigest(),
             "questions": asked.digest,
         }
         return cls(variants, asked, Evaluations(resume, identity))

@@ -32,10 +32,19 @@ class GateOptions:
     """an fp32 bundle of the checkpoint; None: it is built for the comparison"""
     scales: Path | None
     precision: str
+    keep: tuple[str, ...] = ()
+    error_feedback: bool = False
 
 
 def gate_options(
-    max_drop: float | None, questions: Path | None, against: Path | None, scales: Path | None, precision: str
+    max_drop: float | None,
+    questions: Path | None,
+    against: Path | None,
+    scales: Path | None,
+    precision: str,
+    *,
+    keep: tuple[str, ...] = (),
+    error_feedback: bool = False,
 ) -> GateOptions | None:
     """Check options that belong together, before anything long is begun; None if no gate was asked for.
 
@@ -56,7 +65,7 @@ def gate_options(
     from aurora_export.calibration.questions import read_questions
 
     read_questions(questions)
-    return GateOptions(max_drop, questions, against, scales, precision)
+    return GateOptions(max_drop, questions, against, scales, precision, keep, error_feedback)
 
 
 class Gate:
@@ -126,7 +135,14 @@ def _advice(against: Path, options: GateOptions, progress: Progress) -> str:
         return f"build with another --precision, or accept more than {options.max_drop:g} points"
     from aurora_export.calibration.workbench import Workbench
 
-    bench = Workbench.open(against, options.scales, options.questions, options.precision)
+    bench = Workbench.open(
+        against,
+        options.scales,
+        options.questions,
+        options.precision,
+        keep=options.keep,
+        error_feedback=options.error_feedback,
+    )
     progress.phase("measure each part alone")
     table = bench.table(SAMPLE, progress.detail)
     progress.phase("search for what to keep")
@@ -134,4 +150,7 @@ def _advice(against: Path, options: GateOptions, progress: Progress) -> str:
         found = bench.search(table, options.max_drop, progress.detail)
     except AccuracyError as error:
         return error.message
-    return f"leave in float, by `keep` in {options.scales}: {', '.join(found.kept)}. Then {found.verdict.text}"
+    if not found.kept:
+        return "with float32 beside it the same quantization passes: leave out --rest fp16"
+    keep = " ".join(f"--keep {group}" for group in (*options.keep, *found.kept))
+    return f"build with {keep}\nThen {found.verdict.text}"
