@@ -17,7 +17,9 @@ from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
-    from aurora_export.export.quantizer import Rest
+    from collections.abc import Mapping
+
+    from aurora_export.export.quantizer import Quantizer
     from aurora_export.manifest import Manifest, Precision
 
 Settings = dict[str, dict[str, Any]]
@@ -66,6 +68,7 @@ _PATH = click.Path(path_type=Path)
 @click.pass_context
 def build_command(
     context: click.Context,
+    /,
     *,
     checkpoint: Path | None,
     out: Path | None,
@@ -78,14 +81,9 @@ def build_command(
     token_kept_ratio: float | None,
     precision: str,
     scales: Path | None,
-    keep: tuple[str, ...],
-    rest: Rest | None,
-    error_feedback: bool,
     target: str | None,
     compute_capabilities: tuple[str, ...],
-    max_drop: float | None,
-    questions: Path | None,
-    against: Path | None,
+    **_others: Any,  # those of quantization and of the gate, which are checked together
 ) -> None:
     """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
 
@@ -106,7 +104,7 @@ def build_command(
     overrides = _overrides(settings, token_kept_ratio)
     if checkpoint is None and not (language and vision and projector):
         raise UsageError("no checkpoint", hint="give CHECKPOINT, or --language, --vision and --projector")
-    gate_asked = gate_options(max_drop, questions, against, scales, precision, keep=keep, error_feedback=error_feedback)
+    gate_asked = gate_options(context.params)
     _check_dependencies()
 
     from aurora_export.cli.progress import Progress
@@ -114,11 +112,7 @@ def build_command(
     from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
 
     check_destination(out)
-    quantizer = None
-    if scales is not None:
-        from aurora_export.export.quantizer import open_quantizer
-
-        quantizer = open_quantizer(scales, precision, keep=keep, rest=rest or "fp32", error_feedback=error_feedback)
+    quantizer = None if scales is None else _open_quantizer(context.params)
     source = CheckpointSource(
         path=checkpoint, language=language, vision=vision, projector=projector, vocabulary=vocabulary
     )
@@ -130,12 +124,23 @@ def build_command(
         if message := loaded.config.unreached_ratio:
             _log.warning(message)
         of_graphs = cast("Precision", precision) if quantizer is None else quantizer.precision
-        with gate(gate_asked, loaded, progress) as asked:
-            accept = None if asked is None else asked.accept
+        with gate(gate_asked, loaded, progress) as accept:
             manifest = build_bundle(
                 loaded, out, precision=of_graphs, quantizer=quantizer, progress=progress, accept=accept
             )
-    click.echo(_summary(out, manifest, [] if asked is None else asked.lines))
+    click.echo(_summary(out, manifest, [] if accept is None else accept.lines))
+
+
+def _open_quantizer(params: Mapping[str, Any]) -> Quantizer:
+    from aurora_export.export.quantizer import open_quantizer
+
+    return open_quantizer(
+        params["scales"],
+        params["precision"],
+        keep=params["keep"],
+        rest=params["rest"] or "fp32",
+        error_feedback=params["error_feedback"],
+    )
 
 
 def _check_quantization(context: click.Context, precision: str, scales: Path | None) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aurora_export.cli.measure import check_max_drop
 from aurora_export.cli.sensitivity import PRECISIONS
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from aurora_export.manifest import Manifest
     from aurora_export.model.checkpoint import LoadedCheckpoint
 
+HINT = "JSON lines of video, prompt and answer"
 SAMPLE = 200
 """Questions for each line of the table that says what to keep."""
 
@@ -36,40 +37,31 @@ class GateOptions:
     error_feedback: bool = False
 
 
-def gate_options(
-    max_drop: float | None,
-    questions: Path | None,
-    against: Path | None,
-    scales: Path | None,
-    precision: str,
-    *,
-    keep: tuple[str, ...] = (),
-    error_feedback: bool = False,
-) -> GateOptions | None:
+def gate_options(params: Mapping[str, Any]) -> GateOptions | None:
     """Check options that belong together, before anything long is begun; None if no gate was asked for.
 
-    Raises UsageError.
+    params: of `build`, by their names there.  Raises UsageError, and what `read_questions` raises.
     """
+    max_drop, questions, precision = params["max_drop"], params["questions"], params["precision"]
     if max_drop is None:
-        for name, value in (("--questions", questions), ("--against", against)):
-            if value is not None:
-                raise UsageError(f"{name} is for --max-drop", hint="give --max-drop POINTS too, as 0.5")
+        for name in ("questions", "against"):
+            if params[name] is not None:
+                raise UsageError(f"--{name} is for --max-drop", hint="give --max-drop POINTS too, as 0.5")
         return None
     check_max_drop(max_drop)
     if questions is None:
-        raise UsageError(
-            "--max-drop needs questions", hint="give --questions FILE, JSON lines of video, prompt, answer"
-        )
+        raise UsageError("--max-drop needs questions", hint=f"give --questions FILE, {HINT}")
     if precision == "fp32":
         raise UsageError("--max-drop compares with fp32, and that is what is built", hint="give another --precision")
     from aurora_export.calibration.questions import read_questions
 
     read_questions(questions)
-    return GateOptions(max_drop, questions, against, scales, precision, keep, error_feedback)
+    names = [field.name for field in fields(GateOptions)]
+    return GateOptions(**{name: params[name] for name in names})
 
 
 class Gate:
-    """What a build calls with its finished folder."""
+    """What a build calls with its finished folder, as `accept` of `build_bundle`."""
 
     def __init__(self, options: GateOptions, against: Path, progress: Progress) -> None:
         """against: the fp32 bundle to compare with."""
@@ -77,7 +69,7 @@ class Gate:
         self.lines: list[str] = []
         """what was measured, for the summary"""
 
-    def accept(self, folder: Path) -> Manifest:
+    def __call__(self, folder: Path) -> Manifest:
         """Add the report to a finished bundle and return its manifest; AccuracyError if it loses too much."""
         from aurora_export.calibration.questions import read_questions
         from aurora_export.calibration.report import add_to_bundle, files_of, lines_of, make_report

@@ -51,6 +51,9 @@ class NoisyLoop:
         logits = self._loop.advance(embeddings)
         return (logits * (1 + self._noise * self._random.normal(size=logits.shape))).astype(np.float32)
 
+    def feed(self, embeddings):
+        self._loop.feed(embeddings)
+
     def read_state(self):
         return {name: (array * (1 + self._noise)).astype(np.float32) for name, array in self._loop.read_state().items()}
 

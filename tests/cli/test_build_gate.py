@@ -29,7 +29,7 @@ def options(tmp_path_factory):
 
 def test_a_bundle_that_passes_gets_its_report(bundle, bundle_copy, options):
     gate = Gate(options, bundle, Silent())
-    manifest = gate.accept(bundle_copy)
+    manifest = gate(bundle_copy)
     assert manifest == read_manifest(bundle_copy)
     verify_files(bundle_copy, manifest)
     assert "reports/accuracy.html" in manifest.digests
@@ -40,7 +40,7 @@ def test_a_bundle_that_loses_too_much_is_refused(bundle, options, tmp_path):
     other = write_bundle(tmp_path / "other.aurora", seed=1)
     before = sorted(path for path in other.rglob("*"))
     with pytest.raises(AccuracyError, match="over the limit") as caught:
-        Gate(options, bundle, Silent()).accept(other)
+        Gate(options, bundle, Silent())(other)
     assert caught.value.exit_code == 5
     assert "nothing was written" in caught.value.hint
     assert sorted(path for path in other.rglob("*")) == before
