@@ -1,6 +1,5 @@
 """Clips in: folders, lists, and what is neither."""
 
-
 import pytest
 
 from aurora_export.calibration.clips import DEFAULT_PROMPT, Clip, Showing, data_digest, read_clips
@@ -40,7 +39,7 @@ def test_bad_lists(tmp_path, text, message):
     with pytest.raises(UsageError) as caught:
         read_clips(path)
     assert message in caught.value.message.replace(str(tmp_path), "DIR")
-    assert caught.value.exit_code == EXIT_USAGE and caught.value.hint or "no such file" in message
+    assert (caught.value.exit_code == EXIT_USAGE and caught.value.hint) or "no such file" in message
 
 
 def test_bad_folders(tmp_path):
