@@ -1,6 +1,5 @@
 """Clips in: folders, lists, and what is neither."""
 
-
 import pytest
 
 from aurora_export.calibration.clips import DEFAULT_PROMPT, Clip, Showing, data_digest, read_clips

@@ -1,4 +1,4 @@
-"""Variants of a real graph, and what the table and the search make of them."""
+"""Variants of a bundle, and what the table and the search make of them."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 
-import tiny
 from aurora_export.calibration.measures import Yardstick
 from aurora_export.calibration.recipes import RECIPES
 from aurora_export.calibration.scales_file import Data, Residual, Scales, TensorRange, graph_digest, write_scales
@@ -20,27 +20,22 @@ from aurora_export.calibration.variants import Variants
 from aurora_export.calibration.workbench import Workbench
 from aurora_export.cli import main
 from aurora_export.errors import IncompatibleError, UsageError
-from aurora_export.export.bundle import build_bundle
-from aurora_export.manifest import resolve
-from aurora_export.model.checkpoint import LoadedCheckpoint
+from aurora_export.manifest import read_manifest, resolve
+from handmade_bundle import rewrite_manifest
+from named_bundle import write_named_bundle
 from question_files import write_questions
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A real fp32 bundle of a tiny model, scales of it, and questions."""
+    """A bundle with layers, scales of it that keep nothing, and questions."""
     folder = tmp_path_factory.mktemp("workbench")
-    model = tiny.tiny_model(6, vision={"n_layers": 2, "layers_used": 2}, language={"n_layers": 1})
-    loaded = LoadedCheckpoint(
-        config=model.config,
-        model=model,
-        vocabulary_path=tiny.write_vocabulary(folder / "rwkv_vocab.txt"),
-        files=(),
-        description={"layout": "made by a test"},
-        warnings=(),
-    )
-    bundle = folder / "fp32.aurora"
-    manifest = build_bundle(loaded, bundle)
+    bundle = write_named_bundle(folder / "fp32.aurora")
+    manifest = read_manifest(bundle)
+    for graph in ("vision", "language"):
+        path = resolve(bundle, manifest, graph)
+        onnx.save(onnx.shape_inference.infer_shapes(onnx.load(path)), path)
+    rewrite_manifest(bundle)
     models = {graph: ir.load(resolve(bundle, manifest, graph)) for graph in ("vision", "language")}
     names = [name for model in models.values() for name in find_sites(model.graph)]
     scales = Scales(
@@ -49,7 +44,6 @@ def files(tmp_path_factory):
         data=Data(digest="0" * 64, clips=2, frames=2, tokens=2, steps=2),
         method="max",
         residual=Residual(maximum=1, divisor=1),
-        keep=("language.0.ffn.*",),
         tensors={name: TensorRange(int8=4, fp8=4, maximum=4) for name in names},
     )
     write_scales(scales, folder / "scales.json")
@@ -66,11 +60,13 @@ def silent(_text):
     pass
 
 
-def test_groups_are_those_of_the_recipe_and_not_kept(bench):
-    groups = bench.variants.groups
-    assert groups[:3] == ("vision.0.qkv", "vision.0.out", "vision.0.mlp")
-    assert "language.head" in groups
-    assert not [group for group in groups if ".ffn." in group or group == "vision.patch"]
+def test_groups_are_those_of_the_recipe_and_not_kept(files, bench):
+    folder, questions = files
+    assert bench.variants.groups == ("projector", "language.0.ffn.k", "language.head")
+    keeping = Workbench.open(
+        folder / "fp32.aurora", folder / "scales.json", questions, "int8", keep=("language.*.ffn.*",), threads=1
+    )
+    assert keeping.variants.groups == ("projector", "language.head")
 
 
 def test_only_what_is_asked_for_is_quantized(bench):
@@ -89,7 +85,7 @@ def test_only_what_is_asked_for_is_quantized(bench):
 
 def test_a_table_is_measured_once(bench):
     table = bench.table(2, silent)
-    assert {row.name for row in table if row.by == "layer"} == {"vision.0", "vision.1", "language.0"}
+    assert sorted(row.name for row in table) == ["language.ffn.k", "language.head", "projector"]
     assert len({row.loss.n_questions for row in table}) == 1
     n_measured = bench.known.n_measured
     assert bench.table(2, silent) == table
@@ -117,7 +113,7 @@ def test_it_goes_on_where_it_was_stopped(files, monkeypatch, tmp_path):
     assert first.exit_code == 0
     content = json.loads(first.stdout)
     assert content["keep"] == []
-    assert json.loads((tmp_path / "kept.json").read_text())["keep"] == ["language.0.ffn.*"]
+    assert json.loads((tmp_path / "kept.json").read_text())["keep"] == []
 
     def fail(*_args, **_kwargs):
         raise AssertionError("measured again")
