@@ -121,7 +121,7 @@ def calibrate(
             manifest=manifest,
             clips=clips,
             showing=showing,
-            taps={name: [*_names(sites[name]), *_residuals(manifest, name)] for name in sites},
+            taps={name: _taps(sites[name], _residuals(manifest, name)) for name in sites},
             with_moments=with_moments,
             folder=folder,
             threads=threads,
@@ -151,8 +151,9 @@ def _reused(out: Path, graphs: Mapping[str, str], data: str, method: Method) -> 
     return found
 
 
-def _names(sites: Mapping[str, Site]) -> list[str]:
-    return list(dict.fromkeys(site.activation.name or "" for site in sites.values()))
+def _taps(sites: Mapping[str, Site], residuals: Sequence[str]) -> dict[str, str]:
+    """Name of a value -> the site that it is of, or its own name."""
+    return {site.activation.name or "": site.name for site in sites.values()} | {name: name for name in residuals}
 
 
 def _residuals(manifest: Manifest, graph: str) -> list[str]:

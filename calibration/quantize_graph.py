@@ -51,7 +51,7 @@ def quantize_file(
 def _largest_index(model: ir.Model) -> int:
     """Size of the largest tensor of indices: shape inference reads them in the graph's file."""
     tensors = [value.const_value for value in model.graph.initializers.values()]
-    return max(MIN_EXTERNAL_BYTES, *(t.nbytes for t in tensors if t is not None and t.dtype == ir.DataType.INT64))
+    return max([MIN_EXTERNAL_BYTES, *(t.nbytes for t in tensors if t is not None and t.dtype == ir.DataType.INT64)])
 
 
 def quantize(

@@ -58,8 +58,8 @@ class Pass:
     manifest: Manifest
     clips: Sequence[Clip]
     showing: Showing
-    taps: Mapping[str, Sequence[str]]
-    """graph -> names of the values to watch"""
+    taps: Mapping[str, Mapping[str, str]]
+    """graph -> name of a value to watch -> what it is called in messages"""
     with_moments: frozenset[str]
     """of the taps those whose second moments are needed"""
     folder: Path
@@ -69,7 +69,7 @@ class Pass:
     def run_vision(self, detail: Detail) -> Seen:
         """Statistics of the vision graph; the tokens of each clip are left in the folder."""
         seen, first = self._resume("vision")
-        collector = _Collector(seen, self.with_moments, "frame")
+        collector = _Collector(seen, self.with_moments, "frame", self.taps["vision"])
         engine = TappedEngine(
             resolve(self.bundle, self.manifest, "vision"),
             self.manifest.contract["vision"],
@@ -90,7 +90,7 @@ class Pass:
     def run_language(self, detail: Detail) -> Seen:
         """Statistics of the language graph, from the tokens that `run_vision` left."""
         seen, first = self._resume("language")
-        collector = _Collector(seen, self.with_moments, "token")
+        collector = _Collector(seen, self.with_moments, "token", self.taps["language"])
         replayed = ReplayedEngine(self.manifest.contract["vision"])
 
         tapped = TappedEngine(
@@ -170,8 +170,8 @@ class Pass:
 class _Collector:
     """Counts what the taps see, and refuses what is not finite by name and place."""
 
-    def __init__(self, seen: Seen, with_moments: frozenset[str], unit: str) -> None:
-        self._seen, self._with_moments, self._unit = seen, with_moments, unit
+    def __init__(self, seen: Seen, with_moments: frozenset[str], unit: str, called: Mapping[str, str]) -> None:
+        self._seen, self._with_moments, self._unit, self._called = seen, with_moments, unit, called
         self.clip = ""
 
     def add(self, values: Mapping[str, np.ndarray], n_before: int) -> None:
@@ -192,8 +192,9 @@ class _Collector:
         bad = ~np.isfinite(array)
         row = 0 if self._unit == "frame" else int(np.flatnonzero(bad.reshape(-1, array.shape[-1]).any(axis=1))[0])
         kind = "not a number" if np.isnan(array).any() else "infinite"
+        place = f"clip {self.clip}, {self._unit} {n_before + row}"
         return IntegrityError(
-            f"{name}: {int(bad.sum())} values are {kind}: clip {self.clip}, {self._unit} {n_before + row}",
+            f"{self._called[name]}: {int(bad.sum())} values are {kind}: {place}",
             hint="check the bundle with `aurora-export check`; a model that overflows cannot be calibrated",
         )
 
