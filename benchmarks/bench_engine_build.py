@@ -17,7 +17,8 @@ from environment import ROOT, write_result
 
 sys.path.insert(0, str(ROOT / "tests"))
 
-from aurora_export.export.engine_from_onnx import PROFILES, run_builder, shapes_of
+from aurora_export.export.builder_process import run_builder
+from aurora_export.export.engine_from_onnx import PROFILES, shapes_of
 from aurora_export.export.engine_graph import write_plain_graph
 from aurora_export.export.graphs import build_graphs
 from aurora_export.export.onnx_from_torch import export_onnx
@@ -63,7 +64,7 @@ def main() -> None:
             for chosen in (profiles, *((profile,) for profile in profiles if len(profiles) > 1)):
                 shapes = [shapes_of(graph.spec, profile) for profile in chosen]
                 job = Job(onnx=str(plain_path), engine=str(engine), compute_capabilities=CAPABILITIES, profiles=shapes)
-                answer = run_builder(job)
+                answer = run_builder(job, program="aurora_export.export.rtx_builder", library="TensorRT-RTX")
                 letter = "F" if name == "vision" else "T"
                 runs.append(
                     {

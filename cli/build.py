@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aurora_export.cli.build_engines import build_engines_of, refuse_other_options
+from aurora_export.cli.build_engines import (
+    build_engines_of,
+    refuse_other_options,
+    refuse_target_options,
+    target_options,
+)
 from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
@@ -43,17 +48,12 @@ _PATH = click.Path(path_type=Path)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
 @click.option("--token-kept-ratio", type=float, metavar="RATIO", help="Short for --set merge.kept_ratio=RATIO.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs.")
-@click.option("--target", metavar="NAME", help="Build engines for a BUNDLE instead: tensorrt-rtx.")
-@click.option(
-    "--compute-capability",
-    "compute_capabilities",
-    multiple=True,
-    metavar="X.Y",
-    help="Of the GPUs that engines are for, as 8.6; repeatable.",
-)
+@click.option("--target", metavar="NAME", help="Build engines for a BUNDLE: tensorrt, orin, thor or tensorrt-rtx.")
+@target_options
 @click.pass_context
 def build_command(
     context: click.Context,
+    /,
     *,
     checkpoint: Path | None,
     out: Path | None,
@@ -66,21 +66,21 @@ def build_command(
     token_kept_ratio: float | None,
     precision: Precision,
     target: str | None,
-    compute_capabilities: tuple[str, ...],
+    **engines: Any,
 ) -> None:
     """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
 
     The parts may also be given one by one. A bundle that exists is replaced once the new one is complete and has
     passed; anything else is never overwritten.
 
-    With --target, CHECKPOINT is a bundle, and the engines that are built from it are added to it.
+    With --target, CHECKPOINT is a bundle, and the engines that are built from it are added to it: by TensorRT for the
+    GPU of this machine, by TensorRT-RTX for each --compute-capability.
     """
     if target is not None:
         refuse_other_options(context)
-        build_engines_of(checkpoint, target, compute_capabilities)
+        build_engines_of(checkpoint, target, **engines)
         return
-    if compute_capabilities:
-        raise UsageError("--compute-capability is for engines", hint="give --target too")
+    refuse_target_options(context)
     if out is None:
         raise UsageError("no --out", hint="give --out NAME.aurora, the bundle to write")
     overrides = _overrides(settings, token_kept_ratio)

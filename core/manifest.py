@@ -22,7 +22,7 @@ from aurora_export.contract import GraphSpec
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 """major.minor: another major is refused; a newer minor is read with a warning, its unknown keys left out."""
 
 Precision = Literal["fp32", "fp16", "int8"]
@@ -71,6 +71,11 @@ class EngineVariant(Section):
 
     files: dict[str, str] = Field(description="graph -> path inside the bundle")
     builder: dict[str, str] = Field(description="package -> version; engines open with this version only")
+    gpu: str | None = Field(default=None, description="name of the GPU that it was built on; None: built without one")
+    compatible: tuple[str, ...] = Field(
+        default=(),
+        description="version: with newer releases of the builder too; or a level of hardware, as AMPERE_PLUS",
+    )
     compute_capabilities: tuple[str, ...] = Field(description="GPUs that it was built for, as 8.6")
     profiles: dict[str, tuple[dict[str, tuple[int, int, int]], ...]] = Field(
         description="graph -> for each profile, letter of the contract -> least, usual and most"

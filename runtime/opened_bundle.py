@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from aurora_export.contract import graphs
-from aurora_export.errors import IncompatibleError, IntegrityError
+from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
-from aurora_export.runtime.device import parse_device
+from aurora_export.runtime.device import Device, parse_device
 from aurora_export.runtime.engine import Engine
+from aurora_export.runtime.engine_files import fitting_engines
 from aurora_export.runtime.engine_onnx import OnnxEngine
+from aurora_export.runtime.engine_tensorrt import TensorRt, TensorRtEngine
 from aurora_export.tokenizer import Tokenizer
 
 BUILD_AGAIN = "build the bundle again with this version of aurora-export"
@@ -77,11 +79,23 @@ def open_bundle(
         (n_rows, manifest.config.language.width),
         EMBEDDINGS_DTYPE[manifest.precision],
     )
-    vision, language = (
-        OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=chosen)
-        for name in ("vision", "language")
+    open_engine = _engine_opener(path, manifest, chosen, threads)
+    return OpenedBundle(path, manifest, open_engine("vision"), open_engine("language"), embeddings, tokenizer)
+
+
+def _engine_opener(path: Path, manifest: Manifest, device: Device, threads: int | None) -> Callable[[str], Engine]:
+    """A function from a graph's name to its engine on a device."""
+    if device.backend != "tensorrt":
+        return lambda name: OnnxEngine(
+            resolve(path, manifest, name), manifest.contract[name], threads=threads, device=device
+        )
+    if threads is not None:
+        raise UsageError("threads are of a CPU, and engines of TensorRT use none", hint="leave --threads out")
+    library = TensorRt(device.index)
+    variant = fitting_engines(path, manifest, library.gpu, library.version)
+    return lambda name: TensorRtEngine(
+        library, path / variant.files[name], manifest.contract[name], variant.profiles[name]
     )
-    return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer)
 
 
 def _open_embeddings(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
