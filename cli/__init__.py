@@ -6,6 +6,7 @@ from aurora_export.cli.ask import ask_command
 from aurora_export.cli.batch import batch_command
 from aurora_export.cli.bench import bench_command
 from aurora_export.cli.build import build_command
+from aurora_export.cli.calibrate import calibrate_command
 from aurora_export.cli.chat import chat_command
 from aurora_export.cli.check import check_command
 from aurora_export.cli.doctor import doctor_command
@@ -19,6 +20,7 @@ __all__ = ["main"]
 main = program
 for command in (
     build_command,
+    calibrate_command,
     run_command,
     ingest_command,
     ask_command,

@@ -6,7 +6,7 @@ import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -21,14 +21,18 @@ from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
+    from aurora_export.export.quantizer import Rest
     from aurora_export.manifest import Manifest, Precision
 
 Settings = dict[str, dict[str, Any]]
 """Section -> key -> value, as `config_from_parts` takes them."""
 
 NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
-PRECISIONS = ("fp32", "fp16", "int8")
-"""Those of the manifest, which is not imported for --help."""
+PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int4")
+"""Of graphs without --scales those of the manifest, which is not imported for --help."""
+
+NEED_SCALES = ("fp8", "int4")
+WITH_SCALES = ("int8", *NEED_SCALES)
 
 INSTALL = "pip install 'aurora-export[export,cpu]'"
 
@@ -48,6 +52,10 @@ _PATH = click.Path(path_type=Path)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
 @click.option("--token-kept-ratio", type=float, metavar="RATIO", help="Short for --set merge.kept_ratio=RATIO.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs.")
+@click.option("--scales", type=_PATH, metavar="FILE", help="Quantize activations too, explicitly: see calibrate.")
+@click.option("--keep", multiple=True, metavar="GROUP", help="With --scales: leave layers float, as language.*.att.o.")
+@click.option("--rest", type=click.Choice(("fp32", "fp16")), help="With --scales: of all else.  [default: fp32]")
+@click.option("--error-feedback", is_flag=True, help="With --scales: round weights by second moments.")
 @click.option("--target", metavar="NAME", help="Build engines for a BUNDLE: tensorrt, orin, thor or tensorrt-rtx.")
 @target_options
 @click.pass_context
@@ -64,7 +72,11 @@ def build_command(
     profile: str | None,
     settings: tuple[str, ...],
     token_kept_ratio: float | None,
-    precision: Precision,
+    precision: str,
+    scales: Path | None,
+    keep: tuple[str, ...],
+    rest: Rest | None,
+    error_feedback: bool,
     target: str | None,
     **engines: Any,
 ) -> None:
@@ -83,6 +95,7 @@ def build_command(
     refuse_target_options(context)
     if out is None:
         raise UsageError("no --out", hint="give --out NAME.aurora, the bundle to write")
+    _check_quantization(context, precision, scales)
     overrides = _overrides(settings, token_kept_ratio)
     if checkpoint is None and not (language and vision and projector):
         raise UsageError("no checkpoint", hint="give CHECKPOINT, or --language, --vision and --projector")
@@ -93,6 +106,11 @@ def build_command(
     from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
 
     check_destination(out)
+    quantizer = None
+    if scales is not None:
+        from aurora_export.export.quantizer import open_quantizer
+
+        quantizer = open_quantizer(scales, precision, keep=keep, rest=rest or "fp32", error_feedback=error_feedback)
     source = CheckpointSource(
         path=checkpoint, language=language, vision=vision, projector=projector, vocabulary=vocabulary
     )
@@ -103,8 +121,22 @@ def build_command(
             _log.warning(warning)
         if message := loaded.config.unreached_ratio:
             _log.warning(message)
-        manifest = build_bundle(loaded, out, precision=precision, progress=progress)
+        of_graphs = cast("Precision", precision) if quantizer is None else quantizer.precision
+        manifest = build_bundle(loaded, out, precision=of_graphs, quantizer=quantizer, progress=progress)
     click.echo(_summary(out, manifest))
+
+
+def _check_quantization(context: click.Context, precision: str, scales: Path | None) -> None:
+    """Raise UsageError for options of explicit quantization without scales, and for scales without a use."""
+    if scales is not None:
+        if precision not in WITH_SCALES:
+            raise UsageError(f"--scales has no use at {precision}", hint=f"give --precision {' or '.join(WITH_SCALES)}")
+        return
+    if precision in NEED_SCALES:
+        raise UsageError(f"--precision {precision} needs --scales", hint="aurora-export calibrate makes them")
+    for name in ("keep", "rest", "error_feedback"):
+        if context.params[name]:
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning without --scales", hint="leave it out")
 
 
 def _overrides(settings: tuple[str, ...], token_kept_ratio: float | None) -> Settings:

@@ -110,6 +110,12 @@ def engine_options(command: Command) -> Command:
     return click.option("--threads", type=int, help="CPU threads.  [default: one per core]")(command)
 
 
+def ahead_option(command: Command) -> Command:
+    """How far a video file is read ahead."""
+    text = "Frames to decode ahead, in one more thread.  [default: 2; 0 on one thread]"
+    return click.option("--ahead", "n_ahead", type=int, metavar="N", help=text)(command)
+
+
 def check_frame_options(fps: float | None, num_frames: int | None) -> None:
     """Refuse both at once, by the names that they have here."""
     if fps is not None and num_frames is not None:

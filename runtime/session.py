@@ -62,18 +62,24 @@ class Aurora:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        n_ahead: int | None = None,
         verify: bool = True,
         progress: Callable[[str, int], None] | None = None,
     ) -> Aurora:
         """Open a bundle.
 
-        threads: of one operator; None lets the engine choose. verify: compare the digest of every file with the
-        manifest before any is opened; leave it out only where that was done. progress: called with a file's path
-        and the bytes of it that were verified since the last call.
+        threads: of one operator; None is one for each core that this process may use. n_ahead: frames of a video file
+        that are decoded and resized before they are wanted, in one more thread, 0 to 64; None is 2, or 0 where
+        threads is 1. No result depends on either. verify: compare the digest of every file with the manifest before
+        any is opened; leave it out only where that was done. progress: called with a file's path and the bytes of it
+        that were verified since the last call.
         Raises IntegrityError, IncompatibleError, DependencyError, ResourceError or UsageError; see errors.py.
         """
         started = time.perf_counter()
-        aurora = cls(open_bundle(Path(bundle), device=device, threads=threads, verify=verify, progress=progress))
+        opened = open_bundle(
+            Path(bundle), device=device, threads=threads, n_ahead=n_ahead, verify=verify, progress=progress
+        )
+        aurora = cls(opened)
         aurora.stats.seconds["open"] = time.perf_counter() - started
         return aurora
 
@@ -134,8 +140,9 @@ class Aurora:
         n_frames = n_visual_tokens = 0
         with open_source(source, fps=fps, num_frames=num_frames) as frames:
             about["sampling"] = self._sampling_with(frames.sampling)
+            is_ahead = self._model.n_ahead > 0 and frames.read_ahead(self._model.n_ahead, self._resize)
             for index, frame in enumerate(timed(iter(frames), seconds, self.stats.seconds)):
-                watched = self._watch_frame(index, frame, before, about, seconds)
+                watched = self._watch_frame(index, frame, before, about, seconds, is_resized=is_ahead)
                 before = separator_ids(self._prompt_config, self._model.tokenizer)
                 n_frames += 1
                 n_visual_tokens += len(watched.visual_tokens)
@@ -283,13 +290,13 @@ class Aurora:
         ids_before: tuple[int, ...],
         about: dict[str, object],
         seconds: dict[str, float],
+        *,
+        is_resized: bool,
     ) -> WatchedFrame:
         """Read one frame, and the text before it, into the state."""
-        model, config = self._model, self.manifest.config
+        model = self._model
         clock = Clock(seconds, self.stats.seconds)
-        resized = resize_frame(
-            frame.pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
-        )
+        resized = frame.pixels if is_resized else self._resize(frame.pixels)
         clock.lap("resize")
         # One frame in a run, so that no result depends on how frames were batched.
         output = {name: array[0] for name, array in model.vision.run({"frames": resized[None]}).items()}
@@ -310,6 +317,13 @@ class Aurora:
         self.stats.n_visual_tokens += len(tokens)
         self.stats.n_text_tokens += len(ids_before)
         return WatchedFrame(index, frame.time_s, tokens, output["token_sizes"], output["token_of_patch"])
+
+    def _resize(self, pixels: np.ndarray) -> np.ndarray:
+        """A frame as the vision graph takes it: uint8, shape (S, S, 3)."""
+        config = self.manifest.config
+        return resize_frame(
+            pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
+        )
 
     def _feed(self, embeddings: np.ndarray) -> np.ndarray:
         """Read embeddings, shape (T, E) for any T >= 1; the logits after the last one, valid until the next call."""
