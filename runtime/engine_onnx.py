@@ -37,6 +37,9 @@ from aurora_export.runtime.engine_onnx_cuda import (
 INSTALL_ONNX_RUNTIME = "pip install 'aurora-export[cpu]'"
 CPU = Device("cpu")
 
+EMULATED_PRECISIONS = ("fp8-qdq",)
+"""Whose products no kernel of a CPU computes: codes are widened, and the products are those of float32."""
+
 ERRORS_ONLY = 3
 """ONNX Runtime's log level: its warnings are about its own optimiser, not about anything a user can change."""
 
@@ -59,12 +62,19 @@ class OnnxEngine:
     """One ONNX graph in an ONNX Runtime session."""
 
     def __init__(
-        self, path: Path, spec: GraphSpec, *, threads: int | None = None, device: Device = CPU, lean: bool = False
+        self,
+        path: Path,
+        spec: GraphSpec,
+        *,
+        threads: int | None = None,
+        device: Device = CPU,
+        lean: bool = False,
+        emulated: bool = False,
     ) -> None:
         """Open a graph and compare its inputs and outputs with the contract.
 
         threads: of one operator; None leaves the number to ONNX Runtime (one per physical core).
-        lean: run the graph as it lies in the file; see `lean_options`.
+        lean: run the graph as it lies in the file; see `lean_options`.  emulated: for EMULATED_PRECISIONS.
         Raises DependencyError (no ONNX Runtime), IntegrityError (no valid graph), IncompatibleError (another
         contract, or an operator that this ONNX Runtime does not know), ResourceError, UsageError (GPU or threads).
         """
@@ -74,6 +84,7 @@ class OnnxEngine:
         self.backend = f"onnxruntime-{device.backend}"
         self._runtime = load_library()
         options = lean_options(self._runtime) if lean else self._runtime.SessionOptions()
+        quantization_options(options, emulated=emulated)
         if threads is not None:
             options.intra_op_num_threads = threads
         is_recurrent = any(tensor.name in STATE_NAMES for tensor in spec.inputs)
@@ -184,6 +195,17 @@ def lean_options(runtime: Any) -> Any:
     options.execution_order = runtime.ExecutionOrder.PRIORITY_BASED
     options.enable_cpu_mem_arena = False
     return options
+
+
+def quantization_options(options: Any, *, emulated: bool) -> None:
+    """Let a session compute what QuantizeLinear and DequantizeLinear say, neither more nor less.
+
+    By itself ONNX Runtime would round the activations of layers too whose weights alone are quantized, and would fuse
+    products of 8-bit floats into operators that it has for integers only.
+    """
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if emulated:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
 
 
 def _open_session(runtime: Any, path: Path, options: Any, device: Device, *, with_graph: bool) -> tuple[Any, bool]:
