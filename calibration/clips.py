@@ -20,6 +20,9 @@ from aurora_export.manifest import hash_file
 VIDEO_SUFFIXES = (".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm")
 MIN_CLIPS = 2
 DEFAULT_PROMPT = "Describe the video."
+KEYS = {"video", "prompt", "answer", "kind"}
+"""Of a line; a list of questions with answers serves too."""
+
 HINT = 'a folder of videos, or a file of lines such as {"video": "clip.mp4", "prompt": "What happens?"}'
 
 
@@ -92,7 +95,11 @@ def _clips_of_file(path: Path) -> list[Clip]:
             entry = json.loads(line)
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: not valid JSON: {error}", hint=f"--data is {HINT}") from error
-        is_clip = isinstance(entry, dict) and isinstance(entry.get("video"), str) and set(entry) <= {"video", "prompt"}
+        is_clip = (
+            isinstance(entry, dict)
+            and isinstance(entry.get("video"), str)
+            and set(entry) <= {"video", "prompt", "answer", "kind"}
+        )
         prompt = entry.get("prompt", DEFAULT_PROMPT) if is_clip else None
         if not isinstance(prompt, str) or not prompt.strip():
             raise UsageError(f"{path}, line {number}: no object with `video` and `prompt`", hint=f"--data is {HINT}")

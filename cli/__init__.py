@@ -12,8 +12,10 @@ from aurora_export.cli.check import check_command
 from aurora_export.cli.doctor import doctor_command
 from aurora_export.cli.info import info_command
 from aurora_export.cli.ingest import ingest_command
+from aurora_export.cli.measure import measure_command
 from aurora_export.cli.program import program
 from aurora_export.cli.run import run_command
+from aurora_export.cli.sensitivity import sensitivity_command
 
 __all__ = ["main"]
 
@@ -27,6 +29,8 @@ for command in (
     chat_command,
     batch_command,
     check_command,
+    measure_command,
+    sensitivity_command,
     info_command,
     bench_command,
     doctor_command,

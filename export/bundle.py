@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -109,9 +109,12 @@ def build_bundle(
     precision: Precision = "fp32",
     quantizer: Quantizer | None = None,
     progress: ProgressReporter | None = None,
+    accept: Callable[[Path], Manifest] | None = None,
 ) -> Manifest:
     """Write a bundle to `out`, or nothing: a bundle that is there is replaced once the new one has passed.
 
+    accept: called with the folder of the finished bundle before it is put in place. It may add to it, returns its
+    manifest, and ends the build by raising.
     quantizer: what writes a precision that ends in `-qdq`; None for the others.
     Raises UsageError (`out` is something else than a bundle), ResourceError (disk or memory), AccuracyError (the
     graphs differ from the reference by more than the limit), GraphError (the export broke a rule).
@@ -153,6 +156,9 @@ def build_bundle(
             precision=precision,
             quantizer=quantizer,
         )
+        if accept is not None:
+            phases.begin("measure what is lost")
+            manifest = accept(folder)
         phases.begin("put it in place")
     return manifest
 

@@ -175,21 +175,23 @@ class Aurora:
         self, question: str, *, options: SamplingOptions | None = None, max_tokens: int = DEFAULT_MAX_TOKENS
     ) -> Iterator[int]:
         """As `ask`, but token ids, without the stop id; stop texts are not looked for."""
-        if self.phase == "empty":
-            raise UsageError("nothing was watched yet", hint="call watch() with a video or pictures before ask()")
         if max_tokens < 1:
             raise UsageError(f"max_tokens is {max_tokens}; at least 1 is needed")
         sampler = Sampler(options)
-        ids_of = suffix_ids if self.phase == "watching" else turn_ids
-        ids = ids_of(self._prompt_config, self._model.tokenizer, question)
-        self._turn += 1
-        started = time.perf_counter()
-        logits = self._feed(self._model.embed_ids(ids))
-        self._move(phase="answered", n_tokens=len(ids))
-        self.stats.n_text_tokens += len(ids)
-        self.stats.seconds["question"] += time.perf_counter() - started
-        self.stats.answer_end = "unfinished"
-        return self._generate(logits, sampler, max_tokens, self._turn)
+        return self._generate(self._read_question(question), sampler, max_tokens, self._turn)
+
+    def score_ids(self, question: str, ids: Sequence[int]) -> np.ndarray:
+        """Read a question and an answer that is given; the logits before each id of the answer and after the last.
+
+        Returns float32, shape (len(ids) + 1, V). Raises UsageError as `ask` does, and for an id outside the vocabulary.
+        """
+        if bad := [token for token in ids if not 0 <= token < self.manifest.config.language.vocabulary_size]:
+            raise UsageError(f"{bad[0]} is no token id of this model")
+        rows = [self._read_question(question).copy()]
+        for token in ids:
+            rows.append(self._feed(self._model.embed_ids((token,))).copy())
+            self._move(phase="answered", n_tokens=1)
+        return np.stack(rows)
 
     @property
     def state(self) -> State:
@@ -340,6 +342,21 @@ class Aurora:
         """Note in the header what the state has just seen."""
         tokens_seen = self._header.tokens_seen + n_tokens
         self._header = self._header.model_copy(update={"phase": phase, "tokens_seen": tokens_seen, **fields})
+
+    def _read_question(self, question: str) -> np.ndarray:
+        """Read a question into the state; the logits after it, valid until the next run."""
+        if self.phase == "empty":
+            raise UsageError("nothing was watched yet", hint="call watch() with a video or pictures before ask()")
+        ids_of = suffix_ids if self.phase == "watching" else turn_ids
+        ids = ids_of(self._prompt_config, self._model.tokenizer, question)
+        self._turn += 1
+        started = time.perf_counter()
+        logits = self._feed(self._model.embed_ids(ids))
+        self._move(phase="answered", n_tokens=len(ids))
+        self.stats.n_text_tokens += len(ids)
+        self.stats.seconds["question"] += time.perf_counter() - started
+        self.stats.answer_end = "unfinished"
+        return logits
 
     def _generate(self, logits: np.ndarray, sampler: Sampler, max_tokens: int, turn: int) -> Iterator[int]:
         """Draw ids and feed them back. An id is in the state before it is yielded: nobody need come back for more."""
