@@ -305,7 +305,6 @@ TABLES = {
         "language": language_table,
         "peers": peers_table,
     },
-    "docs/CALIBRATION.md": {"quantized": quantized_table, "calibration": calibration_table},
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table},
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
