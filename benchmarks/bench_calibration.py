@@ -247,6 +247,11 @@ def visual_error(setting: Setting, candidate: OpenedBundle) -> Any:
     return compare_visual(*outputs)
 
 
+def difference_of_planting(found: dict[str, Setting]) -> float | None:
+    """What planting does in float32: rounding, no more."""
+    return visual_error(found["twin"], found["planted"].opened).positional
+
+
 def measure(quantizer: Quantizer, found: dict[str, Setting], yardstick: Yardstick) -> dict[str, Any]:
     """One row of the table."""
     row: dict[str, Any] = {}
@@ -304,6 +309,7 @@ def main(checkpoint: Path, clips: Path, questions: Path, modelopt_python: str | 
         raise click.ClickException("a clip is both calibrated on and asked about")
     with settings(checkpoint, calibrated_on, list(asked.videos)[: N_HELD_OUT // 8]) as found:
         yardstick = Yardstick.of(remembering(found["as it is"].opened), asked.questions)
+        rounding = difference_of_planting(found)
         rows = {}
         for name, quantizer in quantizers(modelopt_python).items():
             if only in name:
@@ -318,6 +324,7 @@ def main(checkpoint: Path, clips: Path, questions: Path, modelopt_python: str | 
         "questions": len(asked.questions),
         "accuracy_fp32": base.accuracy,
         "planted": f"{N_OUTLIERS} channels after every LayerNorm and attention of the tower, {OUTLIER_FACTOR:g} times",
+        "planting_in_float32": rounding,
         "modelopt": "measured" if modelopt_python is not None else "not installed here",
         "rows": rows,
     }

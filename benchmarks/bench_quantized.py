@@ -22,6 +22,7 @@ from aurora_export.calibration.gate import Verdict, loss_of
 from aurora_export.calibration.measures import Yardstick, remembering
 from aurora_export.calibration.questions import read_questions
 from aurora_export.calibration.report import Report, make_report
+from aurora_export.manifest import Manifest
 from aurora_export.runtime.opened_bundle import open_bundle
 
 GATE = {"int4-qdq": 2.0}
@@ -30,14 +31,15 @@ GATE = {"int4-qdq": 2.0}
 DEFAULT_GATE = 0.5
 
 
-def row_of(report: Report, n_bytes: int) -> dict[str, Any]:
+def row_of(report: Report, manifest: Manifest) -> dict[str, Any]:
     """What the result file holds about one bundle."""
     loss = report.loss
     verdict = Verdict(loss, GATE.get(report.precision, DEFAULT_GATE))
     return {
         "precision": report.precision,
         "name": report.name,
-        "megabytes": round(n_bytes / 1e6, 2),
+        "megabytes": round(sum(entry.size for entry in manifest.digests.values()) / 1e6, 2),
+        "errors_of_the_build": {name: found.error for name, found in manifest.verification.outputs.items()},
         "loss": asdict(loss),
         "drop": loss.drop,
         "drop_error": loss.drop_error,
@@ -63,8 +65,7 @@ def main(yardstick: Path, bundles: tuple[Path, ...], questions: Path, threads: i
     for bundle in bundles:
         print(f"{bundle} ...", file=sys.stderr, flush=True)
         opened = open_bundle(bundle, threads=threads)
-        n_bytes = sum(entry.size for entry in opened.manifest.digests.values())
-        rows.append(row_of(make_report(opened, base, asked, known=known), n_bytes))
+        rows.append(row_of(make_report(opened, base, asked, known=known), opened.manifest))
     result = {
         "what": "bundles against the fp32 one of the same checkpoint, the same questions, greedy",
         "questions": len(asked.questions),
