@@ -280,6 +280,20 @@ def quantized_table() -> str:
     return table([*head, f"state after {result['rows'][0]['drift'][-1]['n_tokens']} tokens"], rows)
 
 
+def limits_table() -> str:
+    """Errors that a build limits, and what they cost in answers."""
+    names = ("visual_tokens.pooled", "token_sizes", "logits", "next_att_shift", "next_ffn_shift", "next_wkv")
+    rows = [
+        [
+            f"{row['factor']:g}",
+            *(f"{row['errors'].get(name, 0):.2f}" for name in names),
+            f"{0.0 - row['drop']:+.1f} ± {row['drop_error']:.1f}",
+        ]
+        for row in sorted(read_result("quantization_limits")["rows"], key=lambda row: row["drop"])
+    ]
+    return table(["ends times", *names, "points"], rows)
+
+
 def calibration_table() -> str:
     """Our calibrations of the vision graph at int8 beside those of others."""
     rows = [
