@@ -51,6 +51,13 @@ def test_everything_passes_and_the_file_says_what_it_is(run, tmp_path, capsys):
     speed = sections["speed of the kernels"]
     assert {"copy_gb_per_s", "Wkv6 step, 1 sequences", "Wkv7 9 tokens, 1 sequences", "targets"} <= set(speed)
     assert sections["onnxruntime"]["language, 64"]["error"] == 0
+    assert sections["onnxruntime"]["operators"] == "ours"
+    full = sections["full size in onnxruntime"]
+    assert full["backend"] == "onnxruntime-cpu"
+    assert {"prefill", "step", "vision", "memory_mib", "targets"} <= set(full)
+    assert all(target["met"] is None for target in full["targets"].values())
+    assert sections["a transformer of the same size"]["2 frames"]["tokens"] == 512
+    assert sections["tensorrt"] == {"left_out": "tensorrt is not installed"}
     printed = capsys.readouterr().err
     assert "left out compute-sanitizer" in printed
     assert "PASS" in printed
