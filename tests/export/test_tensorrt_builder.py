@@ -192,7 +192,7 @@ def test_what_is_built_answers_as_the_graphs_do(root, device, tmp_path, monkeypa
     for where in ("cpu", "tensorrt"):
         with Aurora.open(bundle, device=where, threads=1) as aurora:
             aurora.watch(clip)
-            answers.append("".join(aurora.ask("Describe the video.")))
+            answers.append("".join(aurora.ask("Describe the video.")).strip())
     del aurora
     gc.collect()
     for name in ("tensorrt", "cuda.bindings.runtime", "cuda.bindings", "cuda"):
