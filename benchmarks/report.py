@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from report_peers import peers_table
-from result_tables import ROOT, read_result, table
+from result_tables import RESULTS, ROOT, read_result, table
 
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
 
