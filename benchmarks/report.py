@@ -11,7 +11,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from report_peers import peers_table
+from report_peers import (
+    peers_table,
+    pipeline_table,
+    transformer_plot,
+    transformer_ratios,
+    transformer_table,
+    watching_table,
+)
 from result_tables import RESULTS, ROOT, read_result, table
 
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
@@ -333,6 +340,13 @@ TABLES = {
     },
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table, "where": where_run_table},
+    "docs/PEERS.md": {
+        "pipeline": pipeline_table,
+        "transformer ratios": transformer_ratios,
+        "transformer plot": transformer_plot,
+        "transformer": transformer_table,
+        "watching": watching_table,
+    },
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }
