@@ -82,6 +82,8 @@ setup(
         "plots": PLOTS,
         "ray": RAY,
         "tensorrt-rtx": ["tensorrt-rtx>=1.7.1"],
+        # Of the CUDA that is installed. TensorRT itself comes with a Jetson, or from NVIDIA: docs/DEVICES.md.
+        "tensorrt": ["cuda-python>=12.6"],
         # Where the machine has no nvcc and cmake of its own: see the Makefile.
         "dev-cuda": [
             "cmake>=3.24",

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurora_export.cli.build_engines import build_engines_of, refuse_other_options
+from aurora_export.cli.build_engines import (
+    OPTIONS,
+    build_engines_of,
+    refuse_other_options,
+    refuse_target_options,
+    target_options,
+)
 from aurora_export.cli.build_gate import gate, gate_options
 from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
@@ -54,14 +60,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--keep", multiple=True, metavar="GROUP", help="With --scales: leave layers float, as language.*.att.o.")
 @click.option("--rest", type=click.Choice(("fp32", "fp16")), help="With --scales: of all else.  [default: fp32]")
 @click.option("--error-feedback", is_flag=True, help="With --scales: round weights by second moments.")
-@click.option("--target", metavar="NAME", help="Build engines for a BUNDLE instead: tensorrt-rtx.")
-@click.option(
-    "--compute-capability",
-    "compute_capabilities",
-    multiple=True,
-    metavar="X.Y",
-    help="Of the GPUs that engines are for, as 8.6; repeatable.",
-)
+@click.option("--target", metavar="NAME", help="Build engines for a BUNDLE: tensorrt, orin, thor or tensorrt-rtx.")
+@target_options
 @click.option("--max-drop", type=float, metavar="POINTS", help="Fail if the answers lose more against fp32.")
 @click.option("--questions", type=_PATH, metavar="FILE", help="For --max-drop: JSON lines of video, prompt, answer.")
 @click.option("--against", type=_PATH, metavar="BUNDLE", help="For --max-drop: fp32 bundle of it.  [default: built]")
@@ -82,22 +82,21 @@ def build_command(
     precision: str,
     scales: Path | None,
     target: str | None,
-    compute_capabilities: tuple[str, ...],
-    **_others: Any,  # those of quantization and of the gate, which are checked together
+    **others: Any,  # those of engines, of quantization and of the gate, which are checked together
 ) -> None:
     """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
 
     The parts may also be given one by one. A bundle that exists is replaced once the new one is complete and has
     passed; anything else is never overwritten.
 
-    With --target, CHECKPOINT is a bundle, and the engines that are built from it are added to it.
+    With --target, CHECKPOINT is a bundle, and the engines that are built from it are added to it: by TensorRT for the
+    GPU of this machine, by TensorRT-RTX for each --compute-capability.
     """
     if target is not None:
         refuse_other_options(context)
-        build_engines_of(checkpoint, target, compute_capabilities)
+        build_engines_of(checkpoint, target, **{name: others[name] for name in OPTIONS})
         return
-    if compute_capabilities:
-        raise UsageError("--compute-capability is for engines", hint="give --target too")
+    refuse_target_options(context)
     if out is None:
         raise UsageError("no --out", hint="give --out NAME.aurora, the bundle to write")
     _check_quantization(context, precision, scales)

@@ -77,6 +77,11 @@ class EngineVariant(Section):
 
     files: dict[str, str] = Field(description="graph -> path inside the bundle")
     builder: dict[str, str] = Field(description="package -> version; engines open with this version only")
+    gpu: str | None = Field(default=None, description="name of the GPU that it was built on; None: built without one")
+    compatible: tuple[str, ...] = Field(
+        default=(),
+        description="version: with newer releases of the builder too; or a level of hardware, as AMPERE_PLUS",
+    )
     compute_capabilities: tuple[str, ...] = Field(description="GPUs that it was built for, as 8.6")
     profiles: dict[str, tuple[dict[str, tuple[int, int, int]], ...]] = Field(
         description="graph -> for each profile, letter of the contract -> least, usual and most"

@@ -13,9 +13,11 @@ from aurora_export.contract import GraphSpec, graphs
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
 from aurora_export.runtime.cores import n_usable_cores
-from aurora_export.runtime.device import parse_device
+from aurora_export.runtime.device import Device, parse_device
 from aurora_export.runtime.engine import Engine
+from aurora_export.runtime.engine_files import fitting_engines
 from aurora_export.runtime.engine_onnx import EMULATED_PRECISIONS, OnnxEngine
+from aurora_export.runtime.engine_tensorrt import TensorRt, TensorRtEngine
 from aurora_export.tokenizer import Tokenizer
 
 BUILD_AGAIN = "build the bundle again with this version of aurora-export"
@@ -92,16 +94,21 @@ def open_bundle(
         (n_rows, manifest.config.language.width),
         EMBEDDINGS_DTYPE[manifest.precision],
     )
-
-    def default_engine(_name: str, graph: Path, spec: GraphSpec) -> Engine:
-        is_emulated = manifest.precision in EMULATED_PRECISIONS
-        return OnnxEngine(graph, spec, threads=threads, device=chosen, emulated=is_emulated)
-
-    vision, language = (
-        (open_engine or default_engine)(name, resolve(path, manifest, name), specs[name])
-        for name in ("vision", "language")
-    )
+    opener = open_engine or _engine_opener(path, manifest, chosen, threads)
+    vision, language = (opener(name, resolve(path, manifest, name), specs[name]) for name in ("vision", "language"))
     return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer, n_ahead)
+
+
+def _engine_opener(
+    path: Path, manifest: Manifest, device: Device, threads: int
+) -> Callable[[str, Path, GraphSpec], Engine]:
+    """What opens a graph, by its name, file and contract, on a device."""
+    if device.backend != "tensorrt":
+        is_emulated = manifest.precision in EMULATED_PRECISIONS
+        return lambda _name, graph, spec: OnnxEngine(graph, spec, threads=threads, device=device, emulated=is_emulated)
+    library = TensorRt(device.index)
+    variant = fitting_engines(path, manifest, library.gpu, library.version)
+    return lambda name, _graph, spec: TensorRtEngine(library, path / variant.files[name], spec, variant.profiles[name])
 
 
 def _open_embeddings(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
-
 import pytest
 
 from aurora_export import nvidia_driver
 from aurora_export.errors import DependencyError, UsageError
 from aurora_export.nvidia_driver import Gpu, gpu, gpus
-
-SOURCE = """
-#include <stddef.h>
-#include <string.h>
-int cuInit(unsigned flags) { return flags == 0 ? INIT : 1; }
-int cuDriverGetVersion(int* version) { *version = 13010; return 0; }
-int cuDeviceGetCount(int* count) { *count = COUNT; return 0; }
-int cuDeviceGet(int* device, int index) { *device = 40 + index; return 0; }
-int cuDeviceGetName(char* name, int size, int device) {
-  strncpy(name, device == 40 ? "Orin" : "Thor", (size_t)size);
-  return 0;
-}
-int cuDeviceGetAttribute(int* value, int attribute, int device) {
-  *value = device == 40 ? (attribute == 75 ? 8 : 7) : (attribute == 75 ? 11 : 0);
-  return attribute == 75 || attribute == 76 ? ATTRIBUTE : 1;
-}
-int cuDeviceTotalMem_v2(size_t* bytes, int device) { *bytes = (size_t)(device - 39) << 33; return 0; }
-int cuGetErrorName(int code, const char** name) { *name = code == 999 ? "CUDA_ERROR_UNKNOWN" : 0; return 0; }
-"""
+from driver_stand_in import write_driver
 
 
 @pytest.fixture
 def driver(tmp_path, monkeypatch):
     """Compile a driver that answers like this, and put it in the real one's place."""
 
-    def make(*, init: int = 0, count: int = 2, attribute: int = 0) -> None:
-        path = tmp_path / f"libcuda_{init}_{count}_{attribute}.so"
-        flags = [f"-DINIT={init}", f"-DCOUNT={count}", f"-DATTRIBUTE={attribute}", "-shared", "-fPIC", "-xc", "-"]
-        subprocess.run(["gcc", *flags, "-o", str(path)], input=SOURCE, text=True, check=True)
-        monkeypatch.setattr(nvidia_driver, "LIBRARY", str(path))
+    def make(**answers: int) -> None:
+        folder = tmp_path / "_".join(f"{name}{value}" for name, value in answers.items() or [("sound", 1)])
+        folder.mkdir()
+        monkeypatch.setattr(nvidia_driver, "LIBRARY", str(write_driver(folder, **answers)))
 
     return make
 

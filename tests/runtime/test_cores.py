@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import platform
+
 import pytest
 
 from aurora_export.runtime import cores
@@ -48,6 +50,14 @@ def test_a_system_that_says_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(cores, "SYSTEM", tmp_path)
     monkeypatch.setattr(cores, "_usable_cpus", lambda: [0, 3, 5])
     assert cores.n_usable_cores() == 3
+
+
+def test_the_name_of_the_processor(tmp_path, monkeypatch):
+    monkeypatch.setattr(cores, "SYSTEM", tmp_path)
+    assert cores.cpu_name() == (platform.processor() or platform.machine())
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text("processor: 0\nmodel name\t: Some CPU @ 2 GHz\nmodel name: other\n")
+    assert cores.cpu_name() == "Some CPU @ 2 GHz"
 
 
 def test_this_machine():
