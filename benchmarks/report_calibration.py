@@ -58,3 +58,16 @@ def calibration_table() -> str:
     ]
     head = ["calibration", "error, nothing merged", "… with outliers", "right answers", "points", "KL, nats"]
     return table(head, rows)
+
+
+def planted_table() -> str:
+    """Errors of int8 with planted outlier channels, by calibration."""
+    rows = []
+    for row in read_result("testbed_planted")["rows"]:
+        visual, drift = row["visual"], row["drift"]
+        worst = [max(entry["states"].values()) for entry in drift]
+        cells = [f"{visual['pooled']:.4f}", f"{visual['matched']:.4f}"]
+        rows.append([row["method"], *cells, f"{worst[0]:.3f}", f"{worst[-1]:.3f}", f"{drift[-1]['logits']:.3f}"])
+    ends = [entry["n_tokens"] for entry in read_result("testbed_planted")["rows"][0]["drift"]]
+    head = ["calibration", "pooled cosine", "matched cosine", f"state after {ends[0]} tokens"]
+    return table([*head, f"… after {ends[-1]}", "logits there"], rows)
