@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 
 from aurora_export import __version__
+from aurora_export.export.fuse_attention import fuse_attention
 from aurora_export.export.fuse_blocks import fuse_blocks
 from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
@@ -89,7 +90,9 @@ def _convert(model: ir.Model, graph: Graph, precision: Precision) -> None:
         to_half(model, fold=residual_divisor(precision, graph.layer_outputs) if graph.name == "language" else 1)
     elif precision == "int8":
         quantize_weights(model)
-        if "Wkv6" in graph.wkv_nodes:
+        if graph.name == "vision":
+            fuse_attention(model, len(graph.layer_outputs))
+        elif "Wkv6" in graph.wkv_nodes:
             fuse_blocks(model, len(graph.layer_outputs))
 
 
