@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from report_calibration import planted_table
 from report_devices import engine_build_table, where_run_table
 from report_peers import (
     peers_table,
@@ -20,7 +21,7 @@ from report_peers import (
     transformer_table,
     watching_table,
 )
-from result_tables import RESULTS, ROOT, read_result, table
+from result_tables import ROOT, read_result, table
 
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
 
@@ -218,61 +219,6 @@ def gigabytes(row: Mapping[str, Any]) -> float:
     return row["peak_rss_mib"] * 2**20 / 1e9
 
 
-def quantized_table() -> str:
-    """What each precision loses against fp32 on the testbed under noise."""
-    result = read_result("quantized")
-    rows = [["fp32", "", f"{100 * result['accuracy_fp32']:.1f} %", *[""] * 5]]
-    for row in result["rows"]:
-        loss, drift = row["loss"], row["drift"][-1]
-        gate = row["gate"]
-        sure = "" if gate["is_decided"] else ", not decided"
-        rows.append(
-            [
-                row["precision"],
-                f"{row['megabytes']:.1f} MB",
-                f"{100 * loss['accuracy']:.1f} %",
-                f"{0.0 - row['drop']:+.2f} ± {row['drop_error']:.2f}",
-                f"{gate['max_drop']:g}: {'holds' if gate['holds'] else 'fails'}{sure}",
-                f"{100 * loss['agreement']:.2f} %",
-                f"{loss['kl']:.1e}",
-                f"{max(drift['states'].values()):.1e}",
-            ]
-        )
-    head = ["precision", "bundle", "right answers", "points", "gate", "same token", "KL, nats"]
-    return table([*head, f"state after {result['rows'][0]['drift'][-1]['n_tokens']} tokens"], rows)
-
-
-def limits_table() -> str:
-    """Errors that a build limits, and what they cost in answers."""
-    names = ("visual_tokens.pooled", "token_sizes", "logits", "next_att_shift", "next_ffn_shift", "next_wkv")
-    rows = [
-        [
-            f"{row['factor']:g}",
-            *(f"{row['errors'].get(name, 0):.2f}" for name in names),
-            f"{0.0 - row['drop']:+.1f} ± {row['drop_error']:.1f}",
-        ]
-        for row in sorted(read_result("quantization_limits")["rows"], key=lambda row: row["drop"])
-    ]
-    return table(["ends times", *names, "points"], rows)
-
-
-def calibration_table() -> str:
-    """Our calibrations of the vision graph at int8 beside those of others."""
-    rows = [
-        [
-            name,
-            f"{100 * row['error_twin']:.2f} %",
-            f"{100 * row['error_planted']:.2f} %",
-            f"{100 * row['accuracy']:.1f} %",
-            f"{0.0 - row['drop']:+.2f} ± {row['drop_error']:.2f}",
-            f"{row['kl']:.3f} ± {row['kl_error']:.3f}",
-        ]
-        for name, row in read_result("calibration")["rows"].items()
-    ]
-    head = ["calibration", "error, nothing merged", "… with outliers", "right answers", "points", "KL, nats"]
-    return table(head, rows)
-
-
 TABLES = {
     "README.md": {
         "accuracy": accuracy_table,
@@ -281,6 +227,7 @@ TABLES = {
         "language": language_table,
         "peers": peers_table,
     },
+    "docs/CALIBRATION.md": {"planted": planted_table},
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table, "where": where_run_table},
     "docs/PEERS.md": {
