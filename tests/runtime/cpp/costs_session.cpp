@@ -8,9 +8,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <stdexcept>
 
 #include "session.h"
-#include "testbed_model.h"
 
 namespace {
 std::atomic<std::size_t> n_allocations{0};
@@ -83,7 +83,9 @@ private:
 
 // The testbed's tokenizer and embeddings; `vocabulary_size` rows of logits.
 std::shared_ptr<const aurora::Model> idle_model(std::int64_t vocabulary_size) {
-    const std::string bundle = testbed_bundle();
+    const char* path = std::getenv("AURORA_TEST_BUNDLE");
+    if (path == nullptr) throw std::runtime_error("AURORA_TEST_BUNDLE names no bundle: run these tests by `make cpp`");
+    const std::string bundle = path;
     Manifest manifest = read_manifest(bundle);
     Tokenizer tokenizer = Tokenizer::from_file(resolve(bundle, manifest, "vocabulary"));
     Embeddings embeddings = Embeddings::open(resolve(bundle, manifest, "embeddings"), manifest.config.language.vocabulary_size,

@@ -111,10 +111,11 @@ def test_an_application_finds_what_was_installed(build, library, testbed_bundle,
     for command in (["-S", app, "-B", app / "b", f"-DCMAKE_PREFIX_PATH={prefix}"], ["--build", app / "b"]):
         subprocess.run(["cmake", *command], check=True, capture_output=True)
     assert json.loads(run(app / "b/app", testbed_bundle).stdout)["name"]
-    pkg_config = ["pkg-config", "--cflags", "--libs", prefix / "lib/pkgconfig/aurora.pc"]
+    (description,) = prefix.rglob("aurora.pc")
+    pkg_config = ["pkg-config", "--cflags", "--libs", description]
     flags = subprocess.check_output(pkg_config, text=True).split()
     subprocess.run(["c++", "-std=c++17", app / "app.cpp", *flags, "-o", app / "plain"], check=True)
-    library_path = {"LD_LIBRARY_PATH": str(prefix / "lib"), "AURORA_ONNXRUNTIME": "/nowhere"}
+    library_path = {"LD_LIBRARY_PATH": str(description.parent.parent), "AURORA_ONNXRUNTIME": "/nowhere"}
     found = run(app / "plain", testbed_bundle, env=library_path)
     assert found.returncode != 0
     assert b"ONNX Runtime cannot be loaded" in found.stderr
