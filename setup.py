@@ -83,6 +83,7 @@ setup(
         "ray": RAY,
         "tensorrt-rtx": ["tensorrt-rtx>=1.7.1"],
         # Where the machine has no nvcc and cmake of its own: see the Makefile.
+        "dev-cpp": ["cmake>=3.24"],
         "dev-cuda": [
             "cmake>=3.24",
             *(f"nvidia-{name}>=13" for name in ("cuda-cccl", "cuda-crt", "cuda-nvcc", "cuda-runtime", "nvvm")),
