@@ -18,6 +18,7 @@ from aurora_export.contract import TensorSpec
 from aurora_export.errors import IncompatibleError
 from aurora_export.export.graphs import Graph
 from aurora_export.plugins import DOMAIN, NODE_ATTRIBUTES, OP_VERSION
+from aurora_export.plugins.attention import OP_TYPE as ATTENTION_OP
 from aurora_export.plugins.linear import OP_TYPE as LINEAR_OP
 from aurora_export.plugins.linear.onnx_function import BODY_DOMAIN as LINEAR_BODY_DOMAIN
 from aurora_export.plugins.mix import PIECES
@@ -43,6 +44,9 @@ REFUSED_OPERATORS = {
 }
 """Operator -> why it is refused."""
 
+CPU_OPERATORS = (LINEAR_OP, ATTENTION_OP, *PIECES)
+"""Of our domain, and no plugins of TensorRT: engines are built of their functions."""
+
 SCATTERS = ("ScatterElements", "ScatterND", "Scatter")
 
 REFUSED_TYPES = {
@@ -60,13 +64,14 @@ class GraphError(IncompatibleError):
     """An exported graph breaks a rule that every runtime relies on."""
 
 
-def lint(path: Path, graph: Graph) -> None:
+def lint(path: Path, graph: Graph, *, max_opset: int = MAX_OPSET) -> None:
     """Check an exported file against every rule; `graph` says what it should be.
 
+    max_opset: more than MAX_OPSET for what the older runtimes cannot have: weights of 4 bits.
     Weights are not read. Raises GraphError that names the file and the node or value for the first rule broken.
     """
     model = onnx.load(path, load_external_data=False)
-    for problem in problems(model, graph, data_folder=path.parent):
+    for problem in problems(model, graph, data_folder=path.parent, max_opset=max_opset):
         raise GraphError(
             f"{path.name}: {problem}",
             hint="this is a fault of the export, or of a torch version it was not tested with: "
@@ -74,9 +79,9 @@ def lint(path: Path, graph: Graph) -> None:
         )
 
 
-def problems(model: ModelProto, graph: Graph, *, data_folder: Path) -> Iterator[str]:
+def problems(model: ModelProto, graph: Graph, *, data_folder: Path, max_opset: int = MAX_OPSET) -> Iterator[str]:
     """Every rule that a model breaks, in words that name the place."""
-    yield from _versions(model)
+    yield from _versions(model, max_opset)
     yield from _contract(model, graph)
     yield from _traces_of_the_machine(model)
     yield from _nodes(model)
@@ -85,12 +90,12 @@ def problems(model: ModelProto, graph: Graph, *, data_folder: Path) -> Iterator[
     yield from _types_and_shapes(model, graph)
 
 
-def _versions(model: ModelProto) -> Iterator[str]:
+def _versions(model: ModelProto, max_opset: int) -> Iterator[str]:
     if model.ir_version > MAX_IR_VERSION:
         yield f"IR version {model.ir_version} is newer than {MAX_IR_VERSION}"
     for holder, imports in [("model", model.opset_import), *((f.name, f.opset_import) for f in model.functions)]:
         for opset in imports:
-            newest = {"": MAX_OPSET, DOMAIN: OP_VERSION, LINEAR_BODY_DOMAIN: 1}.get(opset.domain)
+            newest = {"": max_opset, DOMAIN: OP_VERSION, LINEAR_BODY_DOMAIN: 1}.get(opset.domain)
             if newest is None:
                 yield f"{holder}: operators of domain {opset.domain!r} are not standard"
             elif opset.version > newest:
@@ -182,7 +187,7 @@ def _topk(k: TensorProto | None, attributes: dict[str, object]) -> Iterator[str]
 def _wkv_nodes(model: ModelProto, graph: Graph) -> Iterator[str]:
     in_domain = [node for node in model.graph.node if node.domain == DOMAIN]
     # The others have what TensorRT needs to find a plugin; these are for CPUs, and come with 8-bit weights only.
-    ours = [node for node in in_domain if node.op_type not in (LINEAR_OP, *PIECES)]
+    ours = [node for node in in_domain if node.op_type not in CPU_OPERATORS]
     counts: dict[str, int] = {}
     for node in ours:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
@@ -193,7 +198,7 @@ def _wkv_nodes(model: ModelProto, graph: Graph) -> Iterator[str]:
         yield f"nodes of domain {DOMAIN!r} are {counts}, expected {graph.wkv_nodes}"
     functions = {(function.domain, function.name) for function in model.functions}
     expected = {(DOMAIN, op_type) for op_type in graph.wkv_nodes}
-    expected |= {(DOMAIN, node.op_type) for node in in_domain if node.op_type in (LINEAR_OP, *PIECES)}
+    expected |= {(DOMAIN, node.op_type) for node in in_domain if node.op_type in CPU_OPERATORS}
     if functions != expected:
         yield f"functions are {sorted(functions)}, expected {sorted(expected)}"
 

@@ -16,9 +16,11 @@ import onnx_ir as ir
 import torch
 
 from aurora_export import __version__
+from aurora_export.export.fuse_attention import fuse_attention
 from aurora_export.export.fuse_blocks import fuse_blocks
 from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
+from aurora_export.export.quantizer import Quantizer
 from aurora_export.export.weight_only import quantize_weights
 from aurora_export.manifest import Precision
 from aurora_export.plugins import DOMAIN
@@ -44,14 +46,19 @@ def export_onnx(
     progress: Callable[[float], None] | None = None,
     *,
     precision: Precision = "fp32",
+    quantizer: Quantizer | None = None,
 ) -> None:
     """Trace a graph and write `path` and, beside it, `<path>.data` with the weights.
 
+    quantizer: for a precision that ends in `-qdq`.
     progress: called with the share of the weights that is written.
     The same weights give the same bytes. Raises OSError as the file system does.
     """
     model = trace(graph)
-    _convert(model, graph, precision)
+    if quantizer is not None:
+        quantizer.apply(model, graph)
+    else:
+        _convert(model, graph, precision)
     n_written = 0
 
     def count(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
@@ -83,7 +90,9 @@ def _convert(model: ir.Model, graph: Graph, precision: Precision) -> None:
         to_half(model, fold=residual_divisor(precision, graph.layer_outputs) if graph.name == "language" else 1)
     elif precision == "int8":
         quantize_weights(model)
-        if "Wkv6" in graph.wkv_nodes:
+        if graph.name == "vision":
+            fuse_attention(model, len(graph.layer_outputs))
+        elif "Wkv6" in graph.wkv_nodes:
             fuse_blocks(model, len(graph.layer_outputs))
 
 

@@ -1,11 +1,15 @@
 // The table of a level, of the kernels that were just compiled for it. Included last, inside the level's namespace.
 #include "../linear/linear_kernels.h"
+#include "../linear/panel_kernels.h"
+#include "../attention/attention_kernels.h"
 #include "../mix/mix_kernels.h"
 #include "../wkv/wkv_kernels.h"
 
 extern const Kernels KERNELS;
 const Kernels KERNELS = {
-    LEVEL_NAME, is_supported, TILE_ROWS, PANEL_COLUMNS, wkv6, wkv7, quantize, multiply_row, pack_panel, multiply_tile,
+    LEVEL_NAME, is_supported, LANES, PANEL_ROWS, wkv6, wkv7,
+    quantize, multiply_row, quantize_panel, copy_weights, multiply_panel, turn_panel,
+    round_to_weights, add_and_scale, mean_of_heads, softmax_panel,
     norm_row, mix_row, tanh_row, decay_row, squared_relu, sigmoid_gate, head_norm_gate_row, multiply_floats,
 };
-static_assert(TILE_ROWS <= MAX_TILE_ROWS && PANEL_COLUMNS <= MAX_PANEL_COLUMNS, "callers reserve room for these");
+static_assert(PANEL_ROWS <= MAX_PANEL_ROWS, "callers reserve room for these");

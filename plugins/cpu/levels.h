@@ -6,8 +6,7 @@
 
 namespace aurora {
 
-constexpr std::size_t MAX_TILE_ROWS = 14;
-constexpr std::size_t MAX_PANEL_COLUMNS = 32;
+constexpr std::size_t MAX_PANEL_ROWS = 32;
 
 // One head of one sequence. All pointers are to float32, and may have any alignment.
 // `row_stride` is the distance between two tokens of the same head, in floats.
@@ -21,37 +20,59 @@ struct WkvHead {
     float* output;
 };
 
-// Activations of up to MAX_TILE_ROWS rows, in codes: x = codes * scale, one scale per row and block.
-//   codes    [block][quad][row][4]: what one product step reads lies together
-//   scales   [block][row];  offsets [block][row]: what the weights' offset of 128 adds to a product, to be taken off
-struct TileRows {
-    std::size_t n_rows, n_blocks, block_size;
+// Activations of one row, in codes: x = codes * scale, one scale per block, all as in memory.
+struct RowCodes {
+    std::size_t n_blocks, block_size;
+    std::int8_t* codes;
+    float* scales;
+    std::int32_t* offsets;  // what the weights' offset of 128 adds to a product, to be taken off
+};
+
+// Activations of `n_rows` rows in codes, filled up with zeros to `width`, which is one or two vectors of the level.
+//   codes [block][quad][row][4]: what one product step reads lies together;  scales, offsets [block][row]
+struct Panel {
+    std::size_t n_rows, width, n_blocks, block_size;
     std::int8_t* codes;
     float* scales;
     std::int32_t* offsets;
 };
 
+// Weights that are at work at a time: some outputs by some blocks, close together in the cache.
+constexpr std::size_t STRIP_INPUTS = 512, STRIP_OUTPUTS = 112;
+constexpr std::size_t WEIGHT_STRIDE = STRIP_INPUTS + 64;  // so that rows do not fall on each other in the cache
+struct WeightStrip {
+    std::size_t n_outputs;
+    std::uint8_t* codes;  // (n_outputs, WEIGHT_STRIDE)
+    float* scales;        // [block][STRIP_OUTPUTS]
+};
+
 struct Kernels {
     const char* name;
     bool (*is_supported)();
-    std::size_t tile_rows, panel_columns;
+    std::size_t lanes, panel_rows;  // rows in a vector, and in a panel
 
     void (*wkv6)(const WkvHead&);
     void (*wkv7)(const WkvHead&);
 
-    // Round rows of x, (n_rows, n_inputs), to 8 bits by blocks; inputs past n_inputs count as 0.
-    void (*quantize)(const float* x, std::size_t n_inputs, std::size_t row_stride, const TileRows& rows);
+    // Round a row of x to 8 bits by blocks; inputs past n_inputs count as 0.
+    void (*quantize)(const float* x, std::size_t n_inputs, const RowCodes& row);
     // y[n] for n < n_outputs from one row of activations; `weights` (n_outputs, n_blocks * block_size) as in the file.
-    void (*multiply_row)(const TileRows& row, const std::uint8_t* weights, const float* weight_scales,
+    void (*multiply_row)(const RowCodes& row, const std::uint8_t* weights, const float* weight_scales,
                          std::size_t n_outputs, float* y);
-    // Bring `n_blocks` blocks of up to `panel_columns` rows of weights into the order of `multiply_tile`:
-    // panel [block][quad][column][4], panel_scales [block][column]; columns past n_columns are 0.
-    void (*pack_panel)(const std::uint8_t* weights, const float* weight_scales, std::size_t n_columns,
-                       std::size_t n_blocks, std::size_t block_size, std::size_t row_bytes, std::size_t row_blocks,
-                       std::uint8_t* panel, float* panel_scales);
-    // y (n_rows, n_columns) += rows * panel, or = if `is_first`.
-    void (*multiply_tile)(const TileRows& rows, const std::uint8_t* panel, const float* panel_scales,
-                          std::size_t n_columns, bool is_first, float* y, std::size_t y_stride);
+    // Round the rows of a panel.
+    void (*quantize_panel)(const float* x, std::size_t n_inputs, std::size_t row_stride, const Panel& panel);
+    // Part of a row of weights from the file to a strip: as it is, or as the level's product wants it.
+    void (*copy_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
+    // sums (n_outputs, width) += panel times strip, or = if `is_first`.
+    void (*multiply_panel)(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums);
+    // y (n_rows, n_outputs), of rows `y_stride` apart, from sums (n_outputs, width).
+    void (*turn_panel)(const float* sums, const Panel& panel, std::size_t n_outputs, float* y, std::size_t y_stride);
+
+    // Attention: see attention/attention_kernels.h.
+    float (*round_to_weights)(const float* x, std::size_t n, std::size_t block_size, std::uint8_t* codes);
+    void (*add_and_scale)(const float* x, const float* bias, float scale, std::size_t n, float* out);
+    void (*mean_of_heads)(const float* x, const float* bias, std::size_t n_heads, std::size_t size, float* out);
+    void (*softmax_panel)(float* scores, std::size_t n_keys, const Panel& panel);
 
     // What stands between the layers of a block: see mix/mix_kernels.h.
     void (*norm_row)(const float* x, const float* update, std::size_t n, const float* weight, const float* bias,

@@ -28,7 +28,9 @@ std::unique_ptr<Engine> open_engine(const std::string& bundle, const Manifest& m
     const auto graph = [&](const char* name) {
         return GraphFile{resolve(bundle, manifest, name), manifest.contract.at(name)};
     };
-    return open_onnx_engine(graph("vision"), graph("language"), sizes, options.engine);
+    EngineOptions engine = options.engine;
+    engine.emulated = manifest.precision == "fp8-qdq";
+    return open_onnx_engine(graph("vision"), graph("language"), sizes, engine);
 }
 
 }  // namespace
