@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 #include <new>
 #include <stdexcept>
 
@@ -96,6 +97,12 @@ std::shared_ptr<const aurora::Model> idle_model(std::int64_t vocabulary_size) {
                                                  std::make_unique<IdleEngine>(sizes), ModelOptions());
 }
 
+double thread_seconds() {
+    timespec now{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 TEST(Costs, AFrameAllocatesNothingAfterTheFirst) {
     aurora::Session session(idle_model(352));
     const std::vector<std::uint8_t> rgb(640 * 480 * 3, 9), uv(640 * 480 / 2, 128);
@@ -133,9 +140,10 @@ TEST(Costs, ATokenTakesUnder50MicrosecondsBesideTheEngine) {
     aurora::AskOptions options;
     options.max_tokens = 500;
     double best = 1;
-    for (int i = 0; i < 10; ++i) {  // the lowest: other programs on the machine only add
+    for (int i = 0; i < 5; ++i) {  // the lowest, of this thread's time: other programs on the machine only add
+        const double began = thread_seconds();
         const Answer answer = session.ask("What is shown?", options, [](const std::string&) { return false; });
-        best = std::min(best, answer.answer_s / answer.n_tokens);
+        best = std::min(best, (thread_seconds() - began) / answer.n_tokens);
     }
     std::printf("a token beside the engine: %.2f us\n", 1e6 * best);
     EXPECT_LT(best, 50e-6);
