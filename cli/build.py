@@ -22,7 +22,7 @@ Settings = dict[str, dict[str, Any]]
 """Section -> key -> value, as `config_from_parts` takes them."""
 
 NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "int4")
 """Those of the manifest, which is not imported for --help."""
 
 INSTALL = "pip install 'aurora-export[export,cpu]'"

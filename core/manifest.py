@@ -22,13 +22,13 @@ from aurora_export.contract import GraphSpec
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 
 MANIFEST_NAME = "manifest.json"
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 """major.minor: another major is refused; a newer minor is read with a warning, its unknown keys left out."""
 
-Precision = Literal["fp32", "fp16", "int8"]
+Precision = Literal["fp32", "fp16", "int8", "int4"]
 """Of the weights and products in the graphs; their inputs and outputs are those of the contract, float32, in all."""
 
-EMBEDDINGS_DTYPE: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "float16"}
+EMBEDDINGS_DTYPE: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "float16", "int4": "float16"}
 """Precision -> type of the embedding table, whose rows are read one by one as float32."""
 
 MAX_MANIFEST_BYTES = 16 * 2**20

@@ -57,8 +57,8 @@ TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 SLACK_BYTES = 32 * 2**20
 """What a bundle takes beside its weights, with room to spare: graphs, self-check, reports."""
 
-BYTES_PER_WEIGHT: dict[Precision, float] = {"fp32": 4, "fp16": 2, "int8": 1.25}
-"""Of matrices; at int8 with the scales of their blocks, and an embedding table in float16."""
+BYTES_PER_WEIGHT: dict[Precision, float] = {"fp32": 4, "fp16": 2, "int8": 1.25, "int4": 1.25}
+"""Of matrices; at int8 and int4 with the scales of their blocks, and an embedding table in float16."""
 
 BLOCK_BYTES = 16 * 2**20
 

@@ -58,6 +58,16 @@ LIMITS: dict[str, dict[str, float]] = {
         "logits": 0.1,
         **{f"next_{name}": 0.2 for name in STATE_NAMES},
     },
+    "int4": {
+        "visual_tokens": 0.1,
+        "visual_tokens.matched": 0.2,
+        "visual_tokens.pooled": 0.2,
+        "token_sizes": 0.3,
+        "merging": 1.0,
+        "embeddings": 1e-3,
+        "logits": 0.8,
+        **{f"next_{name}": 0.9 for name in STATE_NAMES},
+    },
 }
 """Precision -> what is measured -> the error at which a build fails.
 

@@ -31,6 +31,15 @@ struct TileRows {
     std::int32_t* offsets;
 };
 
+// Activations of one row, in codes, as they meet weights of `bits` bits. A vector is one of the level, of weights.
+struct RowCodes {
+    std::size_t bits, n_blocks, block_size;
+    std::int8_t* codes;     // whole vectors, 0 past the last block; at 4 bits, the even ones of each vector, then the odd
+    float* scales;          // (n_blocks); where a vector holds several blocks, one for each lane of each vector
+    std::int32_t* offsets;  // the same; what the weights' offset adds to a product, in the first lane of each block
+};
+constexpr std::size_t MAX_VECTOR_LANES = 16, MAX_VECTOR_CODES = 128;
+
 struct Kernels {
     const char* name;
     bool (*is_supported)();
@@ -41,9 +50,13 @@ struct Kernels {
 
     // Round rows of x, (n_rows, n_inputs), to 8 bits by blocks; inputs past n_inputs count as 0.
     void (*quantize)(const float* x, std::size_t n_inputs, std::size_t row_stride, const TileRows& rows);
-    // y[n] for n < n_outputs from one row of activations; `weights` (n_outputs, n_blocks * block_size) as in the file.
-    void (*multiply_row)(const TileRows& row, const std::uint8_t* weights, const float* weight_scales,
+    // The same of a single row, in the order of `multiply_row`.
+    void (*prepare_row)(const float* x, std::size_t n_inputs, const RowCodes& row);
+    // y[n] for n < n_outputs from one row of activations; `weights` (n_outputs, blocks, bytes of a block) as in the file.
+    void (*multiply_row)(const RowCodes& row, const std::uint8_t* weights, const float* weight_scales,
                          std::size_t n_outputs, float* y);
+    // Weights of 4 bits, two in each byte, to codes of 8 bits: 128 + weight.
+    void (*expand_codes)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
     // Bring `n_blocks` blocks of up to `panel_columns` rows of weights into the order of `multiply_tile`:
     // panel [block][quad][column][4], panel_scales [block][column]; columns past n_columns are 0.
     void (*pack_panel)(const std::uint8_t* weights, const float* weight_scales, std::size_t n_columns,
@@ -66,6 +79,9 @@ struct Kernels {
     void (*multiply_floats)(const float* x, std::size_t x_stride, std::size_t n_rows, const float* weights,
                             std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
                             std::size_t y_stride);
+    void (*multiply_codes)(const float* x, std::size_t x_stride, std::size_t n_rows, const std::int8_t* codes,
+                           const float* scales, std::size_t code_stride, std::size_t n_inputs, std::size_t n_outputs,
+                           float* y, std::size_t y_stride);
 };
 
 // All levels that this library was compiled with, the best first. Not all of them run on every machine.

@@ -12,9 +12,6 @@ constexpr std::size_t PANEL_INPUTS = 1024;
 // Panels of one piece of work.
 constexpr std::size_t PANELS_AT_ONCE = 4;
 
-// Bytes of weights that one piece of work of a single row reads: enough to be worth a hand-over, and to be shared well.
-constexpr std::size_t ROW_BYTES_AT_ONCE = 96 * 1024;
-
 // Activations of all rows in codes, in tiles of nearly the same number of rows.
 class Activations {
 public:
@@ -60,19 +57,6 @@ private:
     std::int32_t* offsets_;
 };
 
-void multiply_one_row(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
-                      const Parallel& parallel) {
-    const std::size_t n_blocks = weights.n_blocks(), row_bytes = n_blocks * weights.block_size;
-    std::size_t step = ROW_BYTES_AT_ONCE / row_bytes;
-    step = step < 4 ? 4 : step / 4 * 4;
-    const TileRows row = activations.tile(0, 0, n_blocks);
-    parallel((weights.n_outputs + step - 1) / step, [&](std::size_t i) {
-        const std::size_t first = i * step;
-        const std::size_t n = std::min(step, weights.n_outputs - first);
-        kernels.multiply_row(row, weights.codes + first * row_bytes, weights.scales + first * n_blocks, n, y + first);
-    });
-}
-
 // Some blocks of some outputs: what is brought into order at a time.
 struct Chunk {
     std::size_t first_output, n_outputs, first_block, n_blocks;
@@ -82,20 +66,32 @@ struct Chunk {
 // products would wait for the memory, and the memory for the products.
 void prefetch(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts) {
     constexpr std::size_t LINE = 64;
-    const std::size_t row_bytes = weights.n_blocks() * weights.block_size, n_bytes = chunk.n_blocks * weights.block_size;
-    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_size;
+    const std::size_t row_bytes = weights.row_bytes(), n_bytes = chunk.n_blocks * weights.block_bytes();
+    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_bytes();
     for (std::size_t i = part * chunk.n_outputs / n_parts; i < (part + 1) * chunk.n_outputs / n_parts; ++i)
         for (std::size_t j = 0; j < n_bytes; j += LINE) __builtin_prefetch(from + i * row_bytes + j, 0, 2);
+}
+
+// Bring the weights of a chunk into the order of the product. Those of 4 bits become codes of 8 first, in the cache.
+void pack(const Kernels& kernels, const BlockWeights& weights, const Chunk& chunk, std::uint8_t* panel, float* panel_scales) {
+    alignas(64) std::uint8_t expanded[PANEL_INPUTS * MAX_PANEL_COLUMNS];
+    const std::size_t n_blocks = weights.n_blocks(), n_inputs = chunk.n_blocks * weights.block_size;
+    std::size_t row_bytes = weights.row_bytes();
+    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_bytes();
+    if (weights.bits == 4) {
+        for (std::size_t i = 0; i < chunk.n_outputs; ++i)
+            kernels.expand_codes(from + i * row_bytes, n_inputs / 2, expanded + i * n_inputs);
+        from = expanded, row_bytes = n_inputs;
+    }
+    kernels.pack_panel(from, weights.scales + chunk.first_output * n_blocks + chunk.first_block, chunk.n_outputs,
+                       chunk.n_blocks, weights.block_size, row_bytes, n_blocks, panel, panel_scales);
 }
 
 void multiply_chunk(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
                     const Chunk& chunk, const Chunk* next) {
     alignas(64) std::uint8_t panel[PANEL_INPUTS * MAX_PANEL_COLUMNS];
     alignas(64) float panel_scales[PANEL_INPUTS / 16 * MAX_PANEL_COLUMNS];
-    const std::size_t n_blocks = weights.n_blocks(), row_bytes = n_blocks * weights.block_size;
-    kernels.pack_panel(weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_size,
-                       weights.scales + chunk.first_output * n_blocks + chunk.first_block, chunk.n_outputs, chunk.n_blocks,
-                       weights.block_size, row_bytes, n_blocks, panel, panel_scales);
+    pack(kernels, weights, chunk, panel, panel_scales);
     for (std::size_t i = 0; i < activations.n_tiles(); ++i) {
         if (next != nullptr) prefetch(weights, *next, i, activations.n_tiles());
         kernels.multiply_tile(activations.tile(i, chunk.first_block, chunk.n_blocks), panel, panel_scales, chunk.n_outputs,
@@ -128,11 +124,8 @@ void multiply_panels(const Kernels& kernels, const BlockWeights& weights, const 
 void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, float* y,
             const Parallel& parallel) {
     if (n_rows == 0) return;
+    if (n_rows == 1) return linear_row(kernels, weights, x, y, parallel);
     const Activations activations(kernels, x, n_rows, weights, parallel);
-    if (n_rows == 1) {
-        multiply_one_row(kernels, weights, activations, y, parallel);
-        return;
-    }
     const std::size_t step = PANELS_AT_ONCE * kernels.panel_columns;
     parallel((weights.n_outputs + step - 1) / step, [&](std::size_t i) {
         multiply_panels(kernels, weights, activations, y, i * step, std::min((i + 1) * step, weights.n_outputs));

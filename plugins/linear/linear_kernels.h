@@ -56,7 +56,9 @@ AURORA_INLINE std::int32_t encode(const float* x, std::size_t n, std::size_t blo
     return result;
 }
 
-static void quantize(const float* x, std::size_t n_inputs, std::size_t row_stride, const TileRows& rows) {
+// `offset`: what every weight's code is larger than the weight.
+AURORA_INLINE void quantize_rows(const float* x, std::size_t n_inputs, std::size_t row_stride, const TileRows& rows,
+                                 std::int32_t offset) {
     alignas(64) std::int8_t codes[MAX_BLOCK_SIZE];
     const std::size_t block_size = rows.block_size;
     for (std::size_t row = 0; row < rows.n_rows; ++row, x += row_stride) {
@@ -72,7 +74,7 @@ static void quantize(const float* x, std::size_t n_inputs, std::size_t row_strid
             if (!is_finite) std::memset(codes, 0, block_size);
             const std::size_t at = block * rows.n_rows + row;
             rows.scales[at] = is_finite ? (is_number ? peak / 127.0f : 0.0f) : peak;
-            rows.offsets[at] = -OFFSET * total;
+            rows.offsets[at] = -offset * total;
             std::int8_t* to = rows.codes + (begin * rows.n_rows) + row * 4;
             if (rows.n_rows == 1) {
                 std::memcpy(to, codes, block_size);
@@ -83,45 +85,8 @@ static void quantize(const float* x, std::size_t n_inputs, std::size_t row_strid
     }
 }
 
-// How far ahead of the product weights are asked for: further than the prefetchers of the hardware dare.
-constexpr std::size_t PREFETCH_BYTES = 4096;
-
-// One output. Rows are read one after the other, as they lie: several at a time read slower, because the memory likes
-// one long stream best, and there is time enough for the sum at the end of each row.
-AURORA_INLINE float multiply_whole(const TileRows& row, const std::uint8_t* weights, const float* weight_scales) {
-    const std::size_t block_size = row.block_size;
-    const std::int8_t* codes = row.codes;
-    Floats total = {};
-    for (std::size_t block = 0; block < row.n_blocks; ++block) {
-        Ints sums = {OFFSET ? row.offsets[block] : 0};
-        for (std::size_t i = 0; i < block_size; i += VECTOR_BYTES, weights += VECTOR_BYTES, codes += VECTOR_BYTES) {
-            if (VECTOR_BYTES == 64 || i % 64 == 0) __builtin_prefetch(weights + PREFETCH_BYTES);
-            sums = dot4(sums, weight_codes(weights), load_ints(codes));
-        }
-        total += to_floats(sums) * (weight_scales[block] * row.scales[block]);
-    }
-    return sum(total);
-}
-
-// For blocks that are no whole number of vectors.
-AURORA_INLINE float multiply_one(const TileRows& row, const std::uint8_t* weights, const float* weight_scales) {
-    float total = 0;
-    for (std::size_t block = 0; block < row.n_blocks; ++block) {
-        std::int32_t products = 0;
-        for (std::size_t i = block * row.block_size; i < (block + 1) * row.block_size; ++i)
-            products += (static_cast<std::int32_t>(weights[i]) - 128) * row.codes[i];
-        total += static_cast<float>(products) * (weight_scales[block] * row.scales[block]);
-    }
-    return total;
-}
-
-static void multiply_row(const TileRows& row, const std::uint8_t* weights, const float* weight_scales,
-                         std::size_t n_outputs, float* y) {
-    const std::size_t row_bytes = row.n_blocks * row.block_size;
-    std::size_t n = 0;
-    if (row.block_size % VECTOR_BYTES == 0)
-        for (; n < n_outputs; ++n) y[n] = multiply_whole(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
-    for (; n < n_outputs; ++n) y[n] = multiply_one(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
+static void quantize(const float* x, std::size_t n_inputs, std::size_t row_stride, const TileRows& rows) {
+    quantize_rows(x, n_inputs, row_stride, rows, OFFSET);
 }
 
 // LANES outputs by a vector of inputs, turned: quad by quad, all outputs side by side.

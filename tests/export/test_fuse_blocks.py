@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from aurora_export.contract import STATE_NAMES, graphs
 from aurora_export.export.fuse_blocks import fuse_blocks
+from aurora_export.export.low_rank import quantize_low_rank
 from aurora_export.export.sample_inputs import sample_embeddings
 from aurora_export.export.weight_only import quantize_weights
 from aurora_export.plugins import DOMAIN, OP_VERSION, cpu
@@ -27,6 +28,7 @@ def int8(built6):
     """The int8 language graph before and after the pieces were cut out."""
     model = ir.serde.deserialize_model(onnx.load(built6.path / "onnx/language.onnx"))
     quantize_weights(model)
+    quantize_low_rank(model)
     before = ir.serde.serialize_model(model)
     fuse_blocks(model, built6.model.config.language.n_layers)
     return before, ir.serde.serialize_model(model)
@@ -85,6 +87,7 @@ def test_the_functions_compute_exactly_what_was_there(int8, built6, n_sequences,
 def test_a_block_that_is_not_as_expected_is_refused(built6):
     model = ir.serde.deserialize_model(onnx.load(built6.path / "onnx/language.onnx"))
     quantize_weights(model)
+    quantize_low_rank(model)
     for node in model.graph:
         if node.op_type == "Relu":
             node.op_type = "Sigmoid"  # in all blocks but the first
@@ -106,7 +109,10 @@ def one_piece(proto, op_type):
     }
     alone = helper.make_node(op_type, *names, domain=DOMAIN)
     alone.attribute.extend(node.attribute)
-    described = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in side] for side in names]
+    types = {True: TensorProto.INT8, False: TensorProto.FLOAT}
+    described = [
+        [helper.make_tensor_value_info(name, types[name.endswith("_int8")], None) for name in side] for side in names
+    ]
     model = helper.make_model(
         helper.make_graph([alone], "one", *described),
         functions=[function],
@@ -134,7 +140,13 @@ def piece_inputs(op_type, parameters, config, n_sequences, n_tokens, seed=0):
         if "." not in name
     }
     # Of a trained model: small low-rank matrices would hide what they do.
-    return {**inputs, **{name: rng.normal(size=array.shape).astype(np.float32) for name, array in parameters.items()}}
+    for name, array in parameters.items():
+        if array.dtype == np.int8:
+            inputs[name] = rng.integers(-127, 128, array.shape, np.int8)
+        else:
+            drawn = rng.normal(size=array.shape) * (0.02 if name.endswith("_scales") else 1)
+            inputs[name] = drawn.astype(np.float32)
+    return inputs
 
 
 @pytest.mark.parametrize("level", LEVELS)
