@@ -10,7 +10,7 @@ from setuptools.command.build_ext import build_ext
 
 HERE = Path(__file__).resolve().parent
 FOLDERS = {"aurora_export": "core"}
-for name in ("model", "plugins", "export", "runtime", "cli"):
+for name in ("model", "plugins", "calibration", "export", "runtime", "cli"):
     FOLDERS[f"aurora_export.{name}"] = name
 
 # The version is written in core/__init__.py only; it is read as text, so that a build imports nothing of ours.
@@ -82,6 +82,8 @@ setup(
         "plots": PLOTS,
         "ray": RAY,
         "tensorrt-rtx": ["tensorrt-rtx>=1.7.1"],
+        # Of the CUDA that is installed. TensorRT itself comes with a Jetson, or from NVIDIA: docs/DEVICES.md.
+        "tensorrt": ["cuda-python>=12.6"],
         # Where the machine has no nvcc and cmake of its own: see the Makefile.
         "dev-cuda": [
             "cmake>=3.24",

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from aurora_export.runtime.cores import cpu_name
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("aurora-export", "numpy", "onnx", "onnxruntime", "torch", "av")
 
@@ -19,7 +21,7 @@ def environment() -> dict[str, Any]:
     """Device, versions of the packages that matter, and the commit (with `+changes` if the tree was not clean)."""
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -35,13 +37,6 @@ def write_result(name: str, command: str, result: dict[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"command": command, "environment": environment(), **result}, indent=2) + "\n")
     return path
-
-
-def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or "unknown"
 
 
 def _version(package: str) -> str:

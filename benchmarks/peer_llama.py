@@ -25,17 +25,28 @@ CHUNK = 512
 class Model:
     """One model and its context, through the library's C functions."""
 
-    def __init__(self, path: str, n_threads: int) -> None:
-        """Raise SystemExit if llama.cpp cannot open the file."""
+    def __init__(
+        self, path: str, n_threads: int, *, n_context: int = CONTEXT, n_sequences: int = 1, flash: bool | None = None
+    ) -> None:
+        """Raise SystemExit if llama.cpp cannot open the file, or has no room for so many tokens.
+
+        n_sequences: over one memory. flash: whether attention is computed without its matrix; None leaves it to it.
+        """
         llama_cpp.llama_backend_init()
         model_options = llama_cpp.llama_model_default_params()
         self._model = llama_cpp.llama_model_load_from_file(path.encode(), model_options)
         if not self._model:
             raise SystemExit(f"{path}: llama.cpp cannot open it")
         options = llama_cpp.llama_context_default_params()
-        options.n_ctx, options.n_batch, options.n_ubatch = CONTEXT, CHUNK, CHUNK
+        options.n_ctx, options.n_batch, options.n_ubatch = n_context, CHUNK, CHUNK
         options.n_threads = options.n_threads_batch = n_threads
+        if flash is not None:
+            kinds = (llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED, llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED)
+            options.flash_attn_type = kinds[flash]
+        options.n_seq_max, options.kv_unified = n_sequences, n_sequences > 1
         self._context = llama_cpp.llama_init_from_model(self._model, options)
+        if not self._context:
+            raise SystemExit(f"{path}: llama.cpp cannot hold {n_context} tokens")
         self._n_vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self._rng = np.random.default_rng(0)
 

@@ -7,26 +7,14 @@ python benchmarks/report.py --check   says which documents are out of date
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+from report_peers import peers_table
+from result_tables import ROOT, read_result, table
+
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
-
-
-def read_result(name: str) -> Any:
-    """Content of benchmarks/results/<name>.json."""
-    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def accuracy_table() -> str:
@@ -215,23 +203,6 @@ def ratio_text(side: Mapping[str, Any]) -> str:
     """Median and range, over the rounds, of another's time by ours."""
     low, high = side["time_over_native_range"]
     return f"{side['time_over_native']:.2f} ({low:.2f} to {high:.2f})"
-
-
-def peers_table() -> str:
-    """Tokens a second of ours and of each peer that was there, and the ratio of times within a round."""
-    result = read_result("peers")
-    rows = []
-    for run in result["runs"]:
-        name = f"{run['test']}, {run['n_tokens']} tokens"
-        for side, found in run["sides"].items():
-            rates = [f"{found['tokens_per_s']:.1f}", f"{found['lowest']:.1f} to {found['highest']:.1f}"]
-            ratios = found["time_over_ours_by_round"]
-            ratio = f"{found['time_over_ours']:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            who = f"this, {result['model'].rpartition(', ')[2]}" if side == "ours" else side
-            memory = f"{result['peak_rss_mib'][side] / 1024:.2f} GiB"
-            rows.append([name, who, *rates, "" if side == "ours" else ratio, memory])
-    head = ["language model", "by", "tokens/s", "lowest to highest", "ours is faster by (range)", "peak memory"]
-    return table(head, rows)
 
 
 def gigabytes(row: Mapping[str, Any]) -> float:

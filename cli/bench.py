@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurora_export.cli.options import ahead_option
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import UsageError
 
 if TYPE_CHECKING:
-    from aurora_export.manifest import Manifest
+    from aurora_export.runtime.opened_bundle import OpenedBundle
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +59,8 @@ class Numbers(click.ParamType):
 @click.option("--video", type=click.Path(path_type=Path), help="A clip to watch instead of one that is made here.")
 @click.option("-r", "--repetitions", type=int, default=5, show_default=True, help="Of each row, after a warm-up.")
 @click.option("-t", "--threads", type=int, help="CPU threads.  [default: one per core]")
-@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu.")
+@ahead_option
+@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, tensorrt.")
 @click.option("-o", "--output", type=click.Choice(FORMATS), default="md", show_default=True, help="Format of the rows.")
 def bench_command(
     *,
@@ -70,33 +72,38 @@ def bench_command(
     video: Path | None,
     repetitions: int,
     threads: int | None,
+    n_ahead: int | None,
     device: str,
     output: str,
 ) -> None:
     """Measure BUNDLE on this machine: tokenizer, vision, prefill, step, and a video from file to state.
 
-    Each row has the median time of a token or frame, the lowest and the highest. A step is held against plain reads of
-    memory, vision and prefill against products in registers (8-bit ones for an int8 or int4 bundle); both are measured
+    Each row has the median time of a token or frame, the lowest and the highest. On a CPU a step is held against plain
+    reads of memory, vision and prefill against products in registers (8-bit ones for int8 and int4); both are measured
     in the same run. Several numbers, such as 64,512, make a row each, and 0 none. A row goes to stdout when it is done;
     json is one list at the end.
     """
     from aurora_export.cli.progress import Progress
     from aurora_export.runtime.bench import Plan, measure
+    from aurora_export.runtime.cores import n_usable_cores
     from aurora_export.runtime.opened_bundle import open_bundle
 
     plan = Plan(n_prompt, n_gen, depth, frames, repetitions)
     if video is not None and not video.is_file():
         raise UsageError(f"{video}: no such file")
-    n_threads = threads or len(os.sched_getaffinity(0))
+    n_threads = threads or n_usable_cores()
     with Progress() as progress:
         progress.phase("open the bundle")
-        opened = open_bundle(bundle, device=device, threads=threads)
-        environment = _environment(opened.manifest, opened.language.backend, n_threads)
+        opened = open_bundle(bundle, device=device, threads=threads, n_ahead=n_ahead)
+        environment = _environment(opened, n_threads)
         eight_bit = opened.manifest.precision in ("int8", "int4")
         write = _writer(output)
         rows = []
         for row in measure(opened, plan, n_threads=n_threads, video=video, say=progress.phase):
-            rows.append({**environment, **row.figures(eight_bit=eight_bit), "resident_mib": _resident_mib()})
+            figures = row.figures(eight_bit=eight_bit)
+            if not opened.language.backend.endswith("-cpu"):
+                figures |= dict.fromkeys((name for name in figures if name.startswith(("limit", "share"))), None)
+            rows.append({**environment, **figures, "resident_mib": _resident_mib()})
             write(rows[-1])
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
@@ -162,7 +169,7 @@ def _md_cells(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _environment(manifest: Manifest, backend: str, n_threads: int) -> dict[str, Any]:
+def _environment(opened: OpenedBundle, n_threads: int) -> dict[str, Any]:
     """What every row says of model and machine."""
     import platform
     from datetime import datetime, timezone
@@ -170,32 +177,26 @@ def _environment(manifest: Manifest, backend: str, n_threads: int) -> dict[str, 
 
     from aurora_export import __version__
     from aurora_export.plugins.cpu import chosen_level, library_path
+    from aurora_export.runtime.cores import cpu_name
 
-    language, library = manifest.config.language, library_path()
+    manifest, library = opened.manifest, library_path()
+    language = manifest.config.language
     return {
         "model": f"RWKV-{language.version} {language.n_layers} x {language.width} {manifest.precision}",
         "bundle": manifest.name,
         "fingerprint": manifest.fingerprint,
-        "backend": backend,
+        "backend": opened.language.backend,
         "operators": chosen_level(library) if library else "functions",
         "threads": n_threads,
+        "n_ahead": opened.n_ahead,
         "aurora_export": __version__,
         "onnxruntime": version("onnxruntime"),
-        "cpu": _cpu_name() or platform.machine(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
-
-
-def _cpu_name() -> str | None:
-    """As Linux has it; None on a processor, or system, that does not say."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
 def _resident_mib() -> float | None:

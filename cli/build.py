@@ -6,24 +6,37 @@ import json
 import logging
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from aurora_export.cli.build_engines import build_engines_of, refuse_other_options
+from aurora_export.cli.build_engines import (
+    OPTIONS,
+    build_engines_of,
+    refuse_other_options,
+    refuse_target_options,
+    target_options,
+)
+from aurora_export.cli.build_gate import gate, gate_options
 from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aurora_export.export.quantizer import Quantizer
     from aurora_export.manifest import Manifest, Precision
 
 Settings = dict[str, dict[str, Any]]
 """Section -> key -> value, as `config_from_parts` takes them."""
 
 NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
-PRECISIONS = ("fp32", "fp16", "int8", "int4")
-"""Those of the manifest, which is not imported for --help."""
+PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int4")
+"""Of graphs without --scales those of the manifest, which is not imported for --help."""
+
+NEED_SCALES = ("fp8",)
+WITH_SCALES = ("int8", "int4", *NEED_SCALES)
 
 INSTALL = "pip install 'aurora-export[export,cpu]'"
 
@@ -43,17 +56,19 @@ _PATH = click.Path(path_type=Path)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
 @click.option("--token-kept-ratio", type=float, metavar="RATIO", help="Short for --set merge.kept_ratio=RATIO.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs.")
-@click.option("--target", metavar="NAME", help="Build engines for a BUNDLE instead: tensorrt-rtx.")
-@click.option(
-    "--compute-capability",
-    "compute_capabilities",
-    multiple=True,
-    metavar="X.Y",
-    help="Of the GPUs that engines are for, as 8.6; repeatable.",
-)
+@click.option("--scales", type=_PATH, metavar="FILE", help="Quantize activations too, explicitly: see calibrate.")
+@click.option("--keep", multiple=True, metavar="GROUP", help="With --scales: leave layers float, as language.*.att.o.")
+@click.option("--rest", type=click.Choice(("fp32", "fp16")), help="With --scales: of all else.  [default: fp32]")
+@click.option("--error-feedback", is_flag=True, help="With --scales: round weights by second moments.")
+@click.option("--target", metavar="NAME", help="Build engines for a BUNDLE: tensorrt, orin, thor or tensorrt-rtx.")
+@target_options
+@click.option("--max-drop", type=float, metavar="POINTS", help="Fail if the answers lose more against fp32.")
+@click.option("--questions", type=_PATH, metavar="FILE", help="For --max-drop: JSON lines of video, prompt, answer.")
+@click.option("--against", type=_PATH, metavar="BUNDLE", help="For --max-drop: fp32 bundle of it.  [default: built]")
 @click.pass_context
 def build_command(
     context: click.Context,
+    /,
     *,
     checkpoint: Path | None,
     out: Path | None,
@@ -64,28 +79,31 @@ def build_command(
     profile: str | None,
     settings: tuple[str, ...],
     token_kept_ratio: float | None,
-    precision: Precision,
+    precision: str,
+    scales: Path | None,
     target: str | None,
-    compute_capabilities: tuple[str, ...],
+    **others: Any,  # those of engines, of quantization and of the gate, which are checked together
 ) -> None:
     """Export CHECKPOINT, a folder or file of weights, to a bundle, and compare it with the reference.
 
     The parts may also be given one by one. A bundle that exists is replaced once the new one is complete and has
     passed; anything else is never overwritten.
 
-    With --target, CHECKPOINT is a bundle, and the engines that are built from it are added to it.
+    With --target, CHECKPOINT is a bundle, and the engines that are built from it are added to it: by TensorRT for the
+    GPU of this machine, by TensorRT-RTX for each --compute-capability.
     """
     if target is not None:
         refuse_other_options(context)
-        build_engines_of(checkpoint, target, compute_capabilities)
+        build_engines_of(checkpoint, target, **{name: others[name] for name in OPTIONS})
         return
-    if compute_capabilities:
-        raise UsageError("--compute-capability is for engines", hint="give --target too")
+    refuse_target_options(context)
     if out is None:
         raise UsageError("no --out", hint="give --out NAME.aurora, the bundle to write")
+    _check_quantization(context, precision, scales)
     overrides = _overrides(settings, token_kept_ratio)
     if checkpoint is None and not (language and vision and projector):
         raise UsageError("no checkpoint", hint="give CHECKPOINT, or --language, --vision and --projector")
+    gate_asked = gate_options(context.params)
     _check_dependencies()
 
     from aurora_export.cli.progress import Progress
@@ -93,6 +111,7 @@ def build_command(
     from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
 
     check_destination(out)
+    quantizer = None if scales is None else _open_quantizer(context.params)
     source = CheckpointSource(
         path=checkpoint, language=language, vision=vision, projector=projector, vocabulary=vocabulary
     )
@@ -103,8 +122,37 @@ def build_command(
             _log.warning(warning)
         if message := loaded.config.unreached_ratio:
             _log.warning(message)
-        manifest = build_bundle(loaded, out, precision=precision, progress=progress)
-    click.echo(_summary(out, manifest))
+        of_graphs = cast("Precision", precision) if quantizer is None else quantizer.precision
+        with gate(gate_asked, loaded, progress) as accept:
+            manifest = build_bundle(
+                loaded, out, precision=of_graphs, quantizer=quantizer, progress=progress, accept=accept
+            )
+    click.echo(_summary(out, manifest, [] if accept is None else accept.lines))
+
+
+def _open_quantizer(params: Mapping[str, Any]) -> Quantizer:
+    from aurora_export.export.quantizer import open_quantizer
+
+    return open_quantizer(
+        params["scales"],
+        params["precision"],
+        keep=params["keep"],
+        rest=params["rest"] or "fp32",
+        error_feedback=params["error_feedback"],
+    )
+
+
+def _check_quantization(context: click.Context, precision: str, scales: Path | None) -> None:
+    """Raise UsageError for options of explicit quantization without scales, and for scales without a use."""
+    if scales is not None:
+        if precision not in WITH_SCALES:
+            raise UsageError(f"--scales has no use at {precision}", hint=f"give --precision {' or '.join(WITH_SCALES)}")
+        return
+    if precision in NEED_SCALES:
+        raise UsageError(f"--precision {precision} needs --scales", hint="aurora-export calibrate makes them")
+    for name in ("keep", "rest", "error_feedback"):
+        if context.params[name]:
+            raise UsageError(f"--{name.replace('_', '-')} has no meaning without --scales", hint="leave it out")
 
 
 def _overrides(settings: tuple[str, ...], token_kept_ratio: float | None) -> Settings:
@@ -133,7 +181,7 @@ def _check_dependencies() -> None:
         raise DependencyError(f"build needs {', '.join(missing)}, not installed here", hint=INSTALL)
 
 
-def _summary(out: Path, manifest: Manifest) -> str:
+def _summary(out: Path, manifest: Manifest, answers: list[str]) -> str:
     """What was built, ending with the line that says that it passed."""
     config = manifest.config
     n_patches, n_kept = config.vision.n_patches, config.tokens_per_frame
@@ -142,6 +190,8 @@ def _summary(out: Path, manifest: Manifest) -> str:
         f"{out}: {size_mb:.1f} MB, {manifest.precision}, profile {config.profile}",
         f"  tokens per frame: {n_kept} of {n_patches} ({n_kept / n_patches:.3f}, asked {config.merge.kept_ratio:g})",
         *(f"  {line}" for line in lines_of(manifest.verification)),
+        *(f"  {line}" for line in answers),
+        *(f"  report: {path}" for path in manifest.digests if path.endswith(".html")),
         "PASS",
     ]
     return "\n".join(lines)

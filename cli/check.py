@@ -30,9 +30,10 @@ NOT_SIZES = {
 @click.command("check", cls=Subcommand)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--reference", type=click.Path(path_type=Path), metavar="CHECKPOINT", help="Compare with the model.")
+@click.option("--device", default="cpu", show_default=True, help="Where to run it: cpu, cuda, tensorrt.")
 @click.option("--layers", is_flag=True, help="Compare every layer too; needs --reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def check_command(*, bundle: Path, reference: Path | None, layers: bool, as_json: bool) -> int:
+def check_command(*, bundle: Path, reference: Path | None, device: str, layers: bool, as_json: bool) -> int:
     """Check BUNDLE: digests of its files, then its outputs for the example inside it.
 
     The example needs no PyTorch. With --reference the model itself is run beside the bundle, with the bundle's
@@ -42,9 +43,11 @@ def check_command(*, bundle: Path, reference: Path | None, layers: bool, as_json
 
     if layers and reference is None:
         raise UsageError("--layers compares with a reference", hint="give --reference CHECKPOINT too")
+    if reference is not None and device != "cpu":
+        raise UsageError("--reference compares on the CPU", hint="leave --device out, or check without --reference")
     try:
         with Progress() as progress:
-            report = _run_checks(bundle, reference, progress, with_layers=layers)
+            report = _run_checks(bundle, reference, progress, device=device, with_layers=layers)
     except AuroraError:
         if not as_json:
             click.echo("FAIL")
@@ -80,13 +83,13 @@ class _Report:
         return found
 
 
-def _run_checks(bundle: Path, reference: Path | None, progress: Progress, *, with_layers: bool) -> _Report:
+def _run_checks(bundle: Path, reference: Path | None, progress: Progress, *, device: str, with_layers: bool) -> _Report:
     """Everything that was asked for, cheapest first."""
     from aurora_export.export.selfcheck import run_selfcheck
     from aurora_export.runtime.opened_bundle import open_bundle
 
     progress.phase("verify digests and open the bundle")
-    opened = open_bundle(bundle, progress=lambda path, _: progress.detail(path))
+    opened = open_bundle(bundle, device=device, progress=lambda path, _: progress.detail(path))
     manifest = opened.manifest
     progress.phase("run the self-check")
     check = run_selfcheck(bundle, manifest, opened.vision, opened.language)

@@ -64,6 +64,7 @@ def _examine() -> dict[str, Any]:
         "threads": _n_threads(),
         "providers": _providers() if packages["onnxruntime"]["version"] else [],
         "operators": _native_operators(),
+        "gpu": _gpu(),
         "packages": packages,
         "usable": usable,
     }
@@ -114,6 +115,29 @@ def _native_operators() -> dict[str, Any]:
     return found
 
 
+def _gpu() -> dict[str, Any]:
+    """What `--device cuda` and `--device tensorrt` find here: each `problem` is None, or says what is missing."""
+    from importlib.util import find_spec
+
+    from aurora_export.errors import AuroraError
+    from aurora_export.nvidia_driver import gpus
+    from aurora_export.plugins.cuda import ORT_LIBRARY, TENSORRT_LIBRARY, expected_path, library_path
+
+    found: dict[str, Any] = {"gpus": [], "problem": None}
+    try:
+        found["gpus"] = [asdict(gpu) for gpu in gpus()]
+    except AuroraError as error:
+        found["problem"] = f"{error}: {error.hint}"
+    libraries = {"cuda": (ORT_LIBRARY, ()), "tensorrt": (TENSORRT_LIBRARY, ("tensorrt", "cuda.bindings"))}
+    for device, (library, modules) in libraries.items():
+        missing = [name for name in modules if find_spec(name.partition(".")[0]) is None]
+        problems = [f"{name} is not installed" for name in missing]
+        if library_path(library) is None:
+            problems.append(f"no {expected_path(library)}: see plugins/cuda/README.md")
+        found[device] = {"library": str(library_path(library) or ""), "problem": "; ".join(problems) or None}
+    return found
+
+
 def _n_threads() -> int:
     """CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -126,6 +150,16 @@ def _print_report(report: dict[str, Any]) -> None:
     operators = report["operators"]
     state = operators["level"] if operators["library"] else f"none, graphs run slower ({operators['problem']})"
     click.echo(f"native operators: {state}")
+    gpu = report["gpu"]
+    for found in gpu["gpus"]:
+        click.echo(f"GPU {found['index']}: {found['name']}, {found['compute_capability']}, CUDA {found['driver']}")
+    if gpu["problem"]:
+        click.echo(f"GPU: none ({gpu['problem']})")
+    else:
+        cuda = "CUDAExecutionProvider" in report["providers"]
+        provider = None if cuda else "onnxruntime has no CUDA provider: pip install 'aurora-export[gpu]'"
+        click.echo(f"--device cuda: {provider or gpu['cuda']['problem'] or 'usable'}")
+        click.echo(f"--device tensorrt: {gpu['tensorrt']['problem'] or 'usable'}")
     for name, package in report["packages"].items():
         if package["version"]:
             click.echo(f"  {name:12} {package['version']}")

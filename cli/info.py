@@ -125,6 +125,8 @@ def _sections(manifest: Manifest) -> Iterator[tuple[str, list[tuple[str, str]]]]
         "operators here": _operators_here(),
         "size": f"{sum(entry.size for entry in manifest.digests.values()) / 1e6:.1f} MB",
     }
+    if pages := [path for path in manifest.digests if path.startswith("reports/") and path.endswith(".html")]:
+        head["accuracy report"] = ", ".join(pages)
     yield manifest.name, list(head.items())
     yield "checkpoint", list(manifest.source.items())
     for section in ("vision", "merge", "frames", "projector", "language", "prompt"):

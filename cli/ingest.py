@@ -16,6 +16,7 @@ from aurora_export.cli.options import (
     PATH,
     Size,
     Time,
+    ahead_option,
     check_frame_options,
     engine_options,
     frame_options,
@@ -58,6 +59,7 @@ _log = logging.getLogger(__name__)
 @click.option("--late", type=click.Choice(LATE), help=LATE_HELP)
 @click.option("--stall", type=Time(), metavar="TIME", help="A source is lost if nothing comes so long.  [default: 10s]")
 @click.option("--reconnect", type=Time(), metavar="TIME", help="Try so long to get it back.  [default: 5m]")
+@ahead_option
 @engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def ingest_command(
@@ -75,6 +77,7 @@ def ingest_command(
     every: float | None,
     keep: int | None,
     threads: int | None,
+    n_ahead: int | None,
     device: str,
     as_json: bool,
     **live: Any,
@@ -101,7 +104,7 @@ def ingest_command(
     with exclusive(out), Progress() as progress:
         _check_destination(out, timeline, append=append, replace=replace)
         progress.phase("open the bundle")
-        with Aurora.open(bundle, device=device, threads=threads) as aurora:
+        with Aurora.open(bundle, device=device, threads=threads, n_ahead=n_ahead) as aurora:
             _begin(aurora, out, timeline, append=append, prime=prime)
             recorder = Recorder(aurora, out, every_s=every, timeline=timeline, is_new=replace)
             progress.phase("watch")

@@ -101,8 +101,19 @@ def frame_options(command: Command) -> Command:
 
 def engine_options(command: Command) -> Command:
     """Where the model runs."""
-    command = click.option("--device", default="cpu", show_default=True, help="Where to run: cpu.")(command)
+    command = click.option(
+        "--device",
+        default="cpu",
+        show_default=True,
+        help="Where to run: cpu, cuda, tensorrt; cuda:1 is the second GPU.",
+    )(command)
     return click.option("--threads", type=int, help="CPU threads.  [default: one per core]")(command)
+
+
+def ahead_option(command: Command) -> Command:
+    """How far a video file is read ahead."""
+    text = "Frames to decode ahead, in one more thread.  [default: 2; 0 on one thread]"
+    return click.option("--ahead", "n_ahead", type=int, metavar="N", help=text)(command)
 
 
 def check_frame_options(fps: float | None, num_frames: int | None) -> None:

@@ -11,6 +11,7 @@ import click
 
 from aurora_export.cli.answers import without_leading_space
 from aurora_export.cli.options import (
+    ahead_option,
     check_frame_options,
     check_max_tokens,
     engine_options,
@@ -31,6 +32,7 @@ _log = logging.getLogger(__name__)
 @click.argument("video", type=click.Path(path_type=Path))
 @click.option("--prompt", required=True, metavar="TEXT", help="The question about the video.")
 @frame_options
+@ahead_option
 @sampling_options
 @engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of the answer.")
@@ -43,6 +45,7 @@ def run_command(
     num_frames: int | None,
     max_tokens: int,
     threads: int | None,
+    n_ahead: int | None,
     device: str,
     as_json: bool,
     **sampling: Any,
@@ -61,7 +64,7 @@ def run_command(
     options = SamplingOptions(**sampling)
     with open_video(video, fps=fps, num_frames=num_frames) as frames, Progress() as progress:
         progress.phase("open the bundle")
-        aurora = Aurora.open(bundle, device=device, threads=threads)
+        aurora = Aurora.open(bundle, device=device, threads=threads, n_ahead=n_ahead)
         progress.phase("watch the video")
         report = aurora.watch(
             frames, prompt=prompt, on_frame=lambda frame: progress.detail(f"{frame.index + 1} frames")

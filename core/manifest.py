@@ -25,10 +25,17 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = "1.3"
 """major.minor: another major is refused; a newer minor is read with a warning, its unknown keys left out."""
 
-Precision = Literal["fp32", "fp16", "int8", "int4"]
-"""Of the weights and products in the graphs; their inputs and outputs are those of the contract, float32, in all."""
+Precision = Literal["fp32", "fp16", "int8", "int4", "int8-qdq", "fp8-qdq", "int4-qdq"]
+"""Of the weights and products in the graphs; their inputs and outputs are those of the contract, float32, in all.
 
-EMBEDDINGS_DTYPE: dict[Precision, str] = {"fp32": "float32", "fp16": "float16", "int8": "float16", "int4": "float16"}
+`-qdq`: by explicit QuantizeLinear and DequantizeLinear, whose scales were calibrated; `int8` and `int4` alone: weights
+only.
+"""
+
+EMBEDDINGS_DTYPE: dict[Precision, str] = {
+    "fp32": "float32",
+    **dict.fromkeys(("fp16", "int8", "int4", "int8-qdq", "fp8-qdq", "int4-qdq"), "float16"),
+}
 """Precision -> type of the embedding table, whose rows are read one by one as float32."""
 
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -71,10 +78,26 @@ class EngineVariant(Section):
 
     files: dict[str, str] = Field(description="graph -> path inside the bundle")
     builder: dict[str, str] = Field(description="package -> version; engines open with this version only")
+    gpu: str | None = Field(default=None, description="name of the GPU that it was built on; None: built without one")
+    compatible: tuple[str, ...] = Field(
+        default=(),
+        description="version: with newer releases of the builder too; or a level of hardware, as AMPERE_PLUS",
+    )
     compute_capabilities: tuple[str, ...] = Field(description="GPUs that it was built for, as 8.6")
     profiles: dict[str, tuple[dict[str, tuple[int, int, int]], ...]] = Field(
         description="graph -> for each profile, letter of the contract -> least, usual and most"
     )
+
+
+class Quantization(Section):
+    """What was written into graphs of a precision that ends in `-qdq`."""
+
+    rest: Literal["fp32", "fp16"] = Field(description="of what is not quantized")
+    method: str = Field(description="by which the ranges were chosen")
+    groups: tuple[str, ...] = Field(description="of layers that are quantized")
+    kept: tuple[str, ...] = Field(description="groups of layers that stay float")
+    error_feedback: bool = Field(description="whether weights were rounded by second moments, where these are known")
+    residual_maximum: float = Field(ge=0, description="of the language model's residual stream, on the clips")
 
 
 class Manifest(Section):
@@ -91,6 +114,7 @@ class Manifest(Section):
     digests: dict[str, FileEntry] = Field(description="every file of the bundle but this one")
     layer_outputs: dict[str, list[str]] = Field(description="graph -> names of the residual stream after each block")
     residual_divisor: int = Field(default=1, ge=1, description="by which the language graph's is smaller (fp16)")
+    quantization: Quantization | None = Field(default=None, description="of a precision that ends in -qdq")
     tools: dict[str, str] = Field(description="versions of the packages that built it")
     verification: Verification
     engines: dict[str, EngineVariant] = Field(default={}, description="target -> what was built for it")

@@ -7,7 +7,7 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -22,9 +22,10 @@ from aurora_export.contract import graphs
 from aurora_export.errors import ResourceError, UsageError
 from aurora_export.export.comparison import require_within_limits
 from aurora_export.export.free_memory import return_free_memory
-from aurora_export.export.graph_lint import lint
+from aurora_export.export.graph_lint import MAX_OPSET, lint
 from aurora_export.export.graphs import build_graphs
 from aurora_export.export.onnx_from_torch import export_onnx, residual_divisor
+from aurora_export.export.quantizer import Quantizer
 from aurora_export.export.reference_outputs import Reference
 from aurora_export.export.replace_folder import replaced_folder
 from aurora_export.export.selfcheck import write_selfcheck
@@ -51,13 +52,19 @@ FILES = {
 """Role -> where the build puts the file. Readers take the path from the manifest."""
 
 REPORT = "reports/build.json"
+SCALES = "calibration/scales.json"
+"""In bundles of a precision that ends in `-qdq`."""
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 SLACK_BYTES = 32 * 2**20
 """What a bundle takes beside its weights, with room to spare: graphs, self-check, reports."""
 
-BYTES_PER_WEIGHT: dict[Precision, float] = {"fp32": 4, "fp16": 2, "int8": 1.25, "int4": 1.25}
+BYTES_PER_WEIGHT: dict[Precision, float] = {
+    "fp32": 4,
+    "fp16": 2,
+    **dict.fromkeys(("int8", "int4", "int8-qdq", "fp8-qdq", "int4-qdq"), 1.25),
+}
 """Of matrices; at int8 and int4 with the scales of their blocks, and an embedding table in float16."""
 
 BLOCK_BYTES = 16 * 2**20
@@ -100,10 +107,15 @@ def build_bundle(
     out: Path,
     *,
     precision: Precision = "fp32",
+    quantizer: Quantizer | None = None,
     progress: ProgressReporter | None = None,
+    accept: Callable[[Path], Manifest] | None = None,
 ) -> Manifest:
     """Write a bundle to `out`, or nothing: a bundle that is there is replaced once the new one has passed.
 
+    accept: called with the folder of the finished bundle before it is put in place. It may add to it, returns its
+    manifest, and ends the build by raising.
+    quantizer: what writes a precision that ends in `-qdq`; None for the others.
     Raises UsageError (`out` is something else than a bundle), ResourceError (disk or memory), AccuracyError (the
     graphs differ from the reference by more than the limit), GraphError (the export broke a rule).
     """
@@ -115,9 +127,11 @@ def build_bundle(
         raise _disk_full(out, n_bytes, free)
     with _resource_errors_translated(out, n_bytes), replaced_folder(out) as folder:
         phases = _Phases(progress)
-        for relative in (*FILES.values(), REPORT):
+        for relative in (*FILES.values(), REPORT, *([SCALES] if quantizer is not None else [])):
             (folder / relative).parent.mkdir(exist_ok=True)
-        layer_outputs = _write_graphs(loaded.model, folder, phases, precision)
+        layer_outputs = _write_graphs(loaded.model, folder, phases, precision, quantizer)
+        if quantizer is not None:
+            quantizer.write_scales(folder / SCALES)
         phases.begin("write embeddings")
         table = loaded.model.weight("language.emb.weight").numpy().astype(EMBEDDINGS_DTYPE[precision], copy=False)
         _write_embeddings(table, folder / FILES["embeddings"])
@@ -133,8 +147,18 @@ def build_bundle(
         verification = verify_files_of(files, loaded.model, precision=precision, progress=phases.share_done)
         require_within_limits(verification, hint="no bundle was written; install the versions in constraints.txt")
         manifest = _write_manifest(
-            loaded, folder, verification, layer_outputs, phases, name=out.stem, precision=precision
+            loaded,
+            folder,
+            verification,
+            layer_outputs,
+            phases,
+            name=out.stem,
+            precision=precision,
+            quantizer=quantizer,
         )
+        if accept is not None:
+            phases.begin("measure what is lost")
+            manifest = accept(folder)
         phases.begin("put it in place")
     return manifest
 
@@ -159,13 +183,15 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
     return name.endswith(".weight") and parameter.ndim == 2
 
 
-def _write_graphs(model: AuroraModel, folder: Path, phases: _Phases, precision: Precision) -> dict[str, list[str]]:
+def _write_graphs(
+    model: AuroraModel, folder: Path, phases: _Phases, precision: Precision, quantizer: Quantizer | None
+) -> dict[str, list[str]]:
     """Export and lint both graphs; returns the names of their residual streams."""
     to_export = build_graphs(model)
     for name, graph in to_export.items():
         phases.begin(f"export {name}")
-        export_onnx(graph, folder / FILES[name], phases.share_done, precision=precision)
-        lint(folder / FILES[name], graph)
+        export_onnx(graph, folder / FILES[name], phases.share_done, precision=precision, quantizer=quantizer)
+        lint(folder / FILES[name], graph, max_opset=quantizer.opset if quantizer is not None else MAX_OPSET)
     return {name: list(graph.layer_outputs) for name, graph in to_export.items()}
 
 
@@ -191,6 +217,7 @@ def _write_manifest(
     *,
     name: str,
     precision: Precision,
+    quantizer: Quantizer | None,
 ) -> Manifest:
     """Write the report, then the digests of everything."""
     tools = {tool: version(tool) for tool in TOOLS}
@@ -208,7 +235,10 @@ def _write_manifest(
         files=FILES,
         digests=dict(digest_files(folder)),
         layer_outputs=layer_outputs,
-        residual_divisor=residual_divisor(precision, layer_outputs["language"]),
+        residual_divisor=(
+            residual_divisor(precision, layer_outputs["language"]) if quantizer is None else quantizer.residual_divisor
+        ),
+        quantization=None if quantizer is None else quantizer.description(),
         tools=tools,
         verification=verification,
     )

@@ -27,6 +27,18 @@ MATCHED_METRIC = f"{TENSOR_METRIC}, tokens of the same patches in frames that me
 SIZES_METRIC = "share of patches that must change their token to make the sizes, smallest to largest, equal"
 POOLED_METRIC = f"{TENSOR_METRIC}, mean over patches in frames that merged otherwise"
 
+QDQ_LIMITS = {
+    "visual_tokens": 0.5,
+    "visual_tokens.matched": 0.5,
+    "visual_tokens.pooled": 0.5,
+    "token_sizes": 0.5,
+    "merging": 1.0,
+    "embeddings": 1e-3,
+    "logits": 0.5,
+    **{f"next_{name}": 0.5 for name in STATE_NAMES},
+}
+"""Of explicit quantization."""
+
 LIMITS: dict[str, dict[str, float]] = {
     "fp32": {
         "visual_tokens": 1e-4,
@@ -68,6 +80,9 @@ LIMITS: dict[str, dict[str, float]] = {
         "logits": 0.8,
         **{f"next_{name}": 0.9 for name in STATE_NAMES},
     },
+    "int8-qdq": QDQ_LIMITS,
+    "fp8-qdq": QDQ_LIMITS,
+    "int4-qdq": QDQ_LIMITS,
 }
 """Precision -> what is measured -> the error at which a build fails.
 

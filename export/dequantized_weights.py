@@ -63,8 +63,10 @@ def dequantize_in_graph(model: ModelProto, source: Path, weights: Path) -> None:
     del model.graph.node[:], model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend([*kept, *added.values()])
+    used = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    others = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
-    model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.opset_import.extend([helper.make_opsetid("", OPSET), *others])
 
 
 def _by_inputs(codes: np.ndarray, scales: np.ndarray, n_inputs: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,29 +1,28 @@
 """A bundle's graphs to engines that are compiled ahead of time, beside them in the bundle.
 
-One target so far: TensorRT-RTX, for RTX GPUs, which builds on machines without one. Its engines open with the version
-that built them only. No plugins there: WKV is standard operators (`engine_graph.py`).
+TensorRT-RTX builds for RTX GPUs on machines without one; no plugins there: WKV is standard operators. TensorRT builds
+on the GPU that will run it, with our plugins (`engine_graph.py` writes the graphs of both). Engines open with the
+version that built them only, but where they were made to be compatible.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from aurora_export.contract import MAX_CHUNK_TOKENS, GraphSpec
-from aurora_export.errors import DependencyError, IncompatibleError, UsageError
-from aurora_export.export.engine_graph import write_plain_graph
-from aurora_export.export.rtx_builder import Answer, Job
+from aurora_export.errors import DependencyError, UsageError
+from aurora_export.export.builder_process import run_builder
+from aurora_export.export.engine_graph import write_plain_graph, write_plugin_graph
+from aurora_export.export.tensorrt_target import TENSORRT_TARGETS, TensorRtOptions, tensorrt_target
 from aurora_export.manifest import (
     EngineVariant,
     FileEntry,
@@ -36,7 +35,7 @@ from aurora_export.manifest import (
 )
 
 RTX = "tensorrt-rtx"
-TARGETS = (RTX,)
+TARGETS = (*TENSORRT_TARGETS, RTX)
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """What TensorRT-RTX 1.7 builds for; in its own enumeration SM75 to SM121."""
 
@@ -74,43 +73,79 @@ class ProgressReporter(Protocol):
         """Say how far the phase is; cheap enough to be called often."""
 
 
+@dataclass(frozen=True)
+class Builder:
+    """What builds the engines of a target."""
+
+    library: str
+    """for messages"""
+    package: str
+    """key of its version in the manifest"""
+    program: str
+    """module that is run in a process of its own"""
+    write_graph: Callable[[Path, Path], Path]
+    compute_capabilities: tuple[str, ...]
+    job: dict[str, Any] = field(default_factory=dict)
+    """what its job has beside that of any builder"""
+    environment: dict[str, str] = field(default_factory=dict)
+    gpu: str | None = None
+    compatible: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    """of what else the engines depend on"""
+
+
 def build_engines(
-    bundle: Path, *, target: str, compute_capabilities: Sequence[str], progress: ProgressReporter
+    bundle: Path,
+    *,
+    target: str,
+    compute_capabilities: Sequence[str] = (),
+    options: TensorRtOptions | None = None,
+    progress: ProgressReporter,
 ) -> Manifest:
     """Build the engines of a bundle for a target and put them into it; returns its new manifest.
 
-    compute_capabilities: those of the GPUs to run on, as "8.6". Engines that were there for the target are replaced
-    once the new ones are complete; until then, and if anything fails, the bundle stays as it is.
-    Raises UsageError (target or capabilities), DependencyError (no builder installed), IncompatibleError (the builder
-    refuses a graph), IntegrityError (the bundle is damaged).
+    compute_capabilities: those of the GPUs to run on, as "8.6"; for TensorRT-RTX only.  options: for TensorRT only,
+    which builds for the GPU of this machine.  Engines that were there for the target are replaced once the new ones
+    are complete; until then, and if anything fails, the bundle stays as it is.
+    Raises UsageError (target, capabilities or options), DependencyError (no builder, driver or plugin library),
+    IncompatibleError (another GPU, or the builder refuses a graph), IntegrityError (the bundle is damaged).
     """
-    _check_request(target, compute_capabilities)
+    builder = _builder_of(target, compute_capabilities, options)
     manifest = read_manifest(bundle)
     progress.phase("check the bundle")
     verify_files(bundle, manifest)
-    capabilities = sorted(compute_capabilities, key=RTX_CAPABILITIES.index)
     versions = set()
     with _folder_beside(bundle) as folder:
         engines = folder / target
         engines.mkdir()
         for graph, spec in manifest.contract.items():
-            progress.phase(f"build {graph} for {', '.join(capabilities)}")
+            progress.phase(f"build {graph} for {', '.join(builder.compute_capabilities)}")
             onnx_folder = folder / graph
             onnx_folder.mkdir()
             source = resolve(bundle, manifest, graph)
             warn_of_memory(graph, sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*")))
-            job = Job(
-                onnx=str(write_plain_graph(source, onnx_folder)),
-                engine=str(engines / f"{graph}.engine"),
-                compute_capabilities=capabilities,
-                profiles=[shapes_of(spec, profile) for profile in PROFILES[graph]],
+            job = {
+                "onnx": str(builder.write_graph(source, onnx_folder)),
+                "engine": str(engines / f"{graph}.engine"),
+                "compute_capabilities": list(builder.compute_capabilities),
+                "profiles": [shapes_of(spec, profile) for profile in PROFILES[graph]],
+                **builder.job,
+            }
+            answer = run_builder(
+                job,
+                program=builder.program,
+                library=builder.library,
+                say=progress.detail,
+                environment=builder.environment,
             )
-            versions.add(run_builder(job)["version"])
+            versions.add(answer["version"])
         progress.phase("put it in place")
         variant = EngineVariant(
             files={graph: f"engines/{target}/{graph}.engine" for graph in manifest.contract},
-            builder=dict.fromkeys(("tensorrt_rtx",), versions.pop()),
-            compute_capabilities=tuple(capabilities),
+            builder={builder.package: versions.pop(), **builder.versions},
+            gpu=builder.gpu,
+            compatible=builder.compatible,
+            compute_capabilities=builder.compute_capabilities,
             profiles=PROFILES,
         )
         return _put_in_place(bundle, manifest, target, variant, engines)
@@ -122,40 +157,42 @@ def shapes_of(spec: GraphSpec, profile: Profile) -> dict[str, list[list[int]]]:
     return {tensor.name: [list(tensor.resolve(**sizes)) for sizes in ends] for tensor in spec.inputs}
 
 
-def _check_request(target: str, compute_capabilities: Sequence[str]) -> None:
-    if target not in TARGETS:
+def _builder_of(target: str, compute_capabilities: Sequence[str], options: TensorRtOptions | None) -> Builder:
+    if target in TENSORRT_TARGETS:
+        if compute_capabilities:
+            raise UsageError(
+                f"--compute-capability has no meaning for {target}", hint="it builds for the GPU of this machine"
+            )
+        return Builder(
+            "TensorRT",
+            "tensorrt",
+            "aurora_export.export.tensorrt_builder",
+            write_plugin_graph,
+            **tensorrt_target(target, options or TensorRtOptions()),
+        )
+    if target != RTX:
         raise UsageError(f"target {target}: unknown", hint=f"one of {', '.join(TARGETS)}")
+    if options is not None and options != TensorRtOptions():
+        raise UsageError(f"options of TensorRT have no meaning for {RTX}", hint="leave them out")
+    return Builder(
+        "TensorRT-RTX",
+        "tensorrt_rtx",
+        "aurora_export.export.rtx_builder",
+        write_plain_graph,
+        _rtx_capabilities(compute_capabilities),
+    )
+
+
+def _rtx_capabilities(compute_capabilities: Sequence[str]) -> tuple[str, ...]:
     unknown = [capability for capability in compute_capabilities if capability not in RTX_CAPABILITIES]
     if unknown or not compute_capabilities or len(set(compute_capabilities)) != len(compute_capabilities):
         raise UsageError(
-            f"compute capability {', '.join(compute_capabilities) or 'missing'}: {target} needs one or more, each once",
+            f"compute capability {', '.join(compute_capabilities) or 'missing'}: {RTX} needs one or more, each once",
             hint=f"of {', '.join(RTX_CAPABILITIES)}; NVIDIA's page `CUDA GPU Compute Capability` says what a GPU has",
         )
     if find_spec("tensorrt_rtx") is None:
-        raise DependencyError(f"--target {target} needs tensorrt-rtx, not installed here", hint=INSTALL)
-
-
-def run_builder(job: Job) -> Answer:
-    """Build one engine in a child process. Raises IncompatibleError with the builder's own words if it fails."""
-    command = [sys.executable, "-m", "aurora_export.export.rtx_builder"]
-    process = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
-    for line in process.stderr.splitlines():
-        _log.debug("tensorrt_rtx: %s", line)
-    name, capabilities = Path(job["onnx"]).name, ", ".join(job["compute_capabilities"])
-    if process.returncode != 0:
-        how = signal.Signals(-process.returncode).name if process.returncode < 0 else f"exit {process.returncode}"
-        words = (process.stderr.strip().splitlines() or ["no message"])[-1]
-        raise IncompatibleError(
-            f"{name}: the builder of TensorRT-RTX ended with {how}: {words}", hint="--verbose shows all that it says"
-        )
-    answer: Answer = json.loads(process.stdout.strip().splitlines()[-1])
-    if errors := answer.get("errors"):
-        raise IncompatibleError(
-            f"{name}: TensorRT-RTX {answer['version']} refuses it for {capabilities}: {' / '.join(errors)}",
-            hint="--verbose shows all that it says",
-        )
-    _log.debug("%s: %s", name, answer)
-    return answer
+        raise DependencyError(f"--target {RTX} needs tensorrt-rtx, not installed here", hint=INSTALL)
+    return tuple(sorted(compute_capabilities, key=RTX_CAPABILITIES.index))
 
 
 def warn_of_memory(graph: str, weight_bytes: int) -> None:

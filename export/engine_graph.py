@@ -1,4 +1,4 @@
-"""A bundle's ONNX graph as an engine builder without plugins takes it: our operators written out in standard ones."""
+"""A bundle's ONNX graph as engine builders take it: our operators in standard ones, or WKV left to a plugin."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx.external_data_helper import ExternalDataInfo
 
 from aurora_export.errors import IncompatibleError, IntegrityError
 from aurora_export.export.dequantized_weights import dequantize_in_graph
-from aurora_export.plugins import DOMAIN
+from aurora_export.plugins import DOMAIN, WKV_OPS
 from aurora_export.plugins.wkv.onnx_chunked import chunked_wkv6_function
 from aurora_export.plugins.wkv.onnx_function import wkv7_function_without_matmul
 
@@ -28,9 +28,25 @@ def write_plain_graph(source: Path, folder: Path) -> Path:
     Raises IncompatibleError if an operator is left that is not of the ONNX standard, IntegrityError if weights are
     not beside the graph.
     """
+    return _write_graph(source, folder, plugins=())
+
+
+def write_plugin_graph(source: Path, folder: Path) -> Path:
+    """As `write_plain_graph`, but WKV stays a node, without its function.
+
+    TensorRT before 10.7 prefers a function to a plugin of the same name.
+    """
+    return _write_graph(source, folder, plugins=tuple(WKV_OPS.values()))
+
+
+def _write_graph(source: Path, folder: Path, *, plugins: tuple[str, ...]) -> Path:
+    """plugins: operators of ours that stay as they are."""
     model = onnx.load(source, load_external_data=False)
     opset = next(entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS)
     bodies = {"Wkv6": chunked_wkv6_function, "Wkv7": wkv7_function_without_matmul}
+    functions = [function for function in model.functions if (function.domain, function.name) not in _ours(plugins)]
+    del model.functions[:]
+    model.functions.extend(functions)
     for function in model.functions:
         if function.domain == DOMAIN and function.name in bodies:
             function.CopyFrom(bodies[function.name](opset=opset))
@@ -38,7 +54,8 @@ def write_plain_graph(source: Path, folder: Path) -> Path:
     model = onnx.inliner.inline_local_functions(model)
     weight_files = _weight_files(model, source)
     dequantize_in_graph(model, source, folder / f"{source.name}.int8")
-    foreign = sorted({f"{node.domain}::{node.op_type}" for node in model.graph.node} - _standard(model))
+    left = {(node.domain, node.op_type) for node in model.graph.node if node.domain not in STANDARD_DOMAINS}
+    foreign = sorted(f"{domain}::{name}" for domain, name in left - _ours(plugins))
     if foreign:
         raise IncompatibleError(
             f"{source.name}: {', '.join(foreign)}: not an operator of the ONNX standard",
@@ -51,8 +68,8 @@ def write_plain_graph(source: Path, folder: Path) -> Path:
     return path
 
 
-def _standard(model: ModelProto) -> set[str]:
-    return {f"{node.domain}::{node.op_type}" for node in model.graph.node if node.domain in STANDARD_DOMAINS}
+def _ours(names: tuple[str, ...]) -> set[tuple[str, str]]:
+    return {(DOMAIN, name) for name in names}
 
 
 def _weight_files(model: ModelProto, source: Path) -> set[str]:

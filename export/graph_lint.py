@@ -60,13 +60,14 @@ class GraphError(IncompatibleError):
     """An exported graph breaks a rule that every runtime relies on."""
 
 
-def lint(path: Path, graph: Graph) -> None:
+def lint(path: Path, graph: Graph, *, max_opset: int = MAX_OPSET) -> None:
     """Check an exported file against every rule; `graph` says what it should be.
 
+    max_opset: more than MAX_OPSET for what the older runtimes cannot have: weights of 4 bits.
     Weights are not read. Raises GraphError that names the file and the node or value for the first rule broken.
     """
     model = onnx.load(path, load_external_data=False)
-    for problem in problems(model, graph, data_folder=path.parent):
+    for problem in problems(model, graph, data_folder=path.parent, max_opset=max_opset):
         raise GraphError(
             f"{path.name}: {problem}",
             hint="this is a fault of the export, or of a torch version it was not tested with: "
@@ -74,9 +75,9 @@ def lint(path: Path, graph: Graph) -> None:
         )
 
 
-def problems(model: ModelProto, graph: Graph, *, data_folder: Path) -> Iterator[str]:
+def problems(model: ModelProto, graph: Graph, *, data_folder: Path, max_opset: int = MAX_OPSET) -> Iterator[str]:
     """Every rule that a model breaks, in words that name the place."""
-    yield from _versions(model)
+    yield from _versions(model, max_opset)
     yield from _contract(model, graph)
     yield from _traces_of_the_machine(model)
     yield from _nodes(model)
@@ -85,12 +86,12 @@ def problems(model: ModelProto, graph: Graph, *, data_folder: Path) -> Iterator[
     yield from _types_and_shapes(model, graph)
 
 
-def _versions(model: ModelProto) -> Iterator[str]:
+def _versions(model: ModelProto, max_opset: int) -> Iterator[str]:
     if model.ir_version > MAX_IR_VERSION:
         yield f"IR version {model.ir_version} is newer than {MAX_IR_VERSION}"
     for holder, imports in [("model", model.opset_import), *((f.name, f.opset_import) for f in model.functions)]:
         for opset in imports:
-            newest = {"": MAX_OPSET, DOMAIN: OP_VERSION, LINEAR_BODY_DOMAIN: 1}.get(opset.domain)
+            newest = {"": max_opset, DOMAIN: OP_VERSION, LINEAR_BODY_DOMAIN: 1}.get(opset.domain)
             if newest is None:
                 yield f"{holder}: operators of domain {opset.domain!r} are not standard"
             elif opset.version > newest:

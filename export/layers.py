@@ -17,7 +17,7 @@ from aurora_export.export.sample_inputs import sample_embeddings, sample_frames
 from aurora_export.export.verify import LEAN_PRECISIONS
 from aurora_export.manifest import Manifest, read_manifest, resolve
 from aurora_export.model.aurora import AuroraModel
-from aurora_export.runtime.engine_onnx import lean_options, load_library
+from aurora_export.runtime.engine_onnx import EMULATED_PRECISIONS, lean_options, load_library, quantization_options
 
 N_FRAMES = 3
 N_TOKENS = 64
@@ -88,8 +88,8 @@ def _compare_graph(bundle: Path, manifest: Manifest, graph: str, reference: Refe
     measured = manifest.verification.outputs.get(output)
     limit = measured.limit if measured else LIMITS[manifest.precision][output]
     layers = manifest.layer_outputs[graph]
-    lean = manifest.precision in LEAN_PRECISIONS
-    actual = _run_with_layers(resolve(bundle, manifest, graph), [*layers, output], inputs, lean=lean)
+    path = resolve(bundle, manifest, graph)
+    actual = _run_with_layers(path, [*layers, output], inputs, precision=manifest.precision)
     if graph == "language":
         actual |= {name: actual[name].astype(np.float32) * manifest.residual_divisor for name in layers}
     as_sets = graph == "vision" and manifest.precision != "fp32"
@@ -115,7 +115,7 @@ def _difference(name: str, actual: np.ndarray, expected: np.ndarray, *, limit: f
 
 
 def _run_with_layers(
-    path: Path, names: list[str], inputs: Mapping[str, np.ndarray], *, lean: bool
+    path: Path, names: list[str], inputs: Mapping[str, np.ndarray], *, precision: str
 ) -> dict[str, np.ndarray]:
     """Run a graph with inner values made outputs, on a copy in memory that reads the weights where they are."""
     model = onnx.load(path, load_external_data=False)
@@ -126,7 +126,8 @@ def _run_with_layers(
             raise IntegrityError(f"{path}: no value is called {name}", hint="build the bundle again")
         model.graph.output.append(known[name])
     runtime = load_library()
-    options = lean_options(runtime) if lean else runtime.SessionOptions()
+    options = lean_options(runtime) if precision in LEAN_PRECISIONS else runtime.SessionOptions()
+    quantization_options(options, emulated=precision in EMULATED_PRECISIONS)
     options.add_session_config_entry(EXTERNAL_FOLDER_OPTION, str(path.parent))
     session = runtime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))

@@ -20,6 +20,7 @@ from aurora_export.export.fuse_blocks import fuse_blocks
 from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
 from aurora_export.export.low_rank import quantize_low_rank
+from aurora_export.export.quantizer import Quantizer
 from aurora_export.export.weight_only import quantize_weights
 from aurora_export.manifest import Precision
 from aurora_export.plugins import DOMAIN
@@ -45,14 +46,19 @@ def export_onnx(
     progress: Callable[[float], None] | None = None,
     *,
     precision: Precision = "fp32",
+    quantizer: Quantizer | None = None,
 ) -> None:
     """Trace a graph and write `path` and, beside it, `<path>.data` with the weights.
 
+    quantizer: for a precision that ends in `-qdq`.
     progress: called with the share of the weights that is written.
     The same weights give the same bytes. Raises OSError as the file system does.
     """
     model = trace(graph)
-    _convert(model, graph, precision)
+    if quantizer is not None:
+        quantizer.apply(model, graph)
+    else:
+        _convert(model, graph, precision)
     n_written = 0
 
     def count(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:

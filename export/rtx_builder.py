@@ -49,7 +49,7 @@ def build(job: Job) -> Answer:
     import tensorrt_rtx as trt
 
     answer = Answer(version=trt.__version__)
-    logger = _logger(trt)
+    logger = error_logger(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, logger)
@@ -66,7 +66,7 @@ def build(job: Job) -> Answer:
         return answer
     answer["build_s"] = round(time.monotonic() - started, 3)
     Path(job["engine"]).write_bytes(engine)
-    answer["peak_bytes"] = _peak_bytes()
+    answer["peak_bytes"] = peak_bytes()
     return answer
 
 
@@ -81,15 +81,20 @@ def configure(trt: Any, builder: Any, job: Job) -> Any:
     config.num_compute_capabilities = len(job["compute_capabilities"])
     for i, capability in enumerate(job["compute_capabilities"]):
         config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{capability.replace('.', '')}"), i)
-    for shapes in job["profiles"]:
+    add_profiles(builder, config, job["profiles"])
+    return config
+
+
+def add_profiles(builder: Any, config: Any, profiles: list[dict[str, list[list[int]]]]) -> None:
+    """Give a configuration the profiles of a job."""
+    for shapes in profiles:
         profile = builder.create_optimization_profile()
         for name, (least, usual, most) in shapes.items():
             profile.set_shape(name, least, usual, most)
         config.add_optimization_profile(profile)
-    return config
 
 
-def _peak_bytes() -> int:
+def peak_bytes() -> int:
     """Most memory that this process had. Not ru_maxrss, which begins at that of the process that started this one."""
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
@@ -97,7 +102,7 @@ def _peak_bytes() -> int:
     return 0
 
 
-def _logger(trt: Any) -> Any:
+def error_logger(trt: Any) -> Any:
     """A logger that keeps errors and passes warnings to stderr."""
 
     class Logger(trt.ILogger):  # type: ignore[misc]

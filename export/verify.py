@@ -22,7 +22,7 @@ from aurora_export.export.sample_inputs import sample_embeddings, sample_frames
 from aurora_export.manifest import Verification, read_manifest
 from aurora_export.model.aurora import AuroraModel
 from aurora_export.runtime.engine import Engine
-from aurora_export.runtime.engine_onnx import OnnxEngine
+from aurora_export.runtime.engine_onnx import EMULATED_PRECISIONS, OnnxEngine
 
 FRAME_BATCHES = (1, 3)
 LANGUAGE_RUNS = ((1, 1), (1, 7), (1, 64), (1, 300), (3, 1), (3, 7))
@@ -68,7 +68,12 @@ def verify_files_of(
     comparison, rounding = (Comparison(LIMITS[precision]) for _ in range(2))
 
     def opener(graph: str) -> OpenEngine:
-        return lambda: OnnxEngine(files[graph], specs[graph], lean=precision in LEAN_PRECISIONS)
+        return lambda: OnnxEngine(
+            files[graph],
+            specs[graph],
+            lean=precision in LEAN_PRECISIONS,
+            emulated=precision in EMULATED_PRECISIONS,
+        )
 
     steps = [
         lambda: _compare_table(files["embeddings"], reference, comparison),

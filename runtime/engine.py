@@ -21,6 +21,10 @@ class Loop(Protocol):
         """
         ...
 
+    def feed(self, embeddings: np.ndarray) -> None:
+        """As `advance`, where nobody needs the logits; on a GPU it may return before the work is done."""
+        ...
+
     def read_state(self) -> dict[str, np.ndarray]:
         """Copies of the state arrays by name, of batch 1."""
         ...

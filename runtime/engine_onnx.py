@@ -11,12 +11,34 @@ from typing import Any
 import numpy as np
 
 from aurora_export.contract import MAX_CHUNK_TOKENS, STATE_NAMES, GraphSpec, TensorSpec
-from aurora_export.errors import DependencyError, IncompatibleError, IntegrityError, ResourceError, UsageError
+from aurora_export.errors import (
+    AuroraError,
+    DependencyError,
+    IncompatibleError,
+    IntegrityError,
+    ResourceError,
+    UsageError,
+)
 from aurora_export.plugins.cpu import LEVEL, SWITCH, chosen_level, library_path
+from aurora_export.runtime.device import Device
+from aurora_export.runtime.engine import Loop
+from aurora_export.runtime.engine_onnx_cuda import (
+    CPU_PROVIDER,
+    GRAPH_ID,
+    NO_GRAPH,
+    BufferPool,
+    Buffers,
+    OnnxCudaLoop,
+    check_provider,
+    open_session,
+    register_cuda_operators,
+)
 
 INSTALL_ONNX_RUNTIME = "pip install 'aurora-export[cpu]'"
-PROVIDERS = {"cpu": "CPUExecutionProvider"}
-"""Device -> execution provider of ONNX Runtime."""
+CPU = Device("cpu")
+
+EMULATED_PRECISIONS = ("fp8-qdq",)
+"""Whose products no kernel of a CPU computes: codes are widened, and the products are those of float32."""
 
 ERRORS_ONLY = 3
 """ONNX Runtime's log level: its warnings are about its own optimiser, not about anything a user can change."""
@@ -40,31 +62,52 @@ class OnnxEngine:
     """One ONNX graph in an ONNX Runtime session."""
 
     def __init__(
-        self, path: Path, spec: GraphSpec, *, threads: int | None = None, device: str = "cpu", lean: bool = False
+        self,
+        path: Path,
+        spec: GraphSpec,
+        *,
+        threads: int | None = None,
+        device: Device = CPU,
+        lean: bool = False,
+        emulated: bool = False,
     ) -> None:
         """Open a graph and compare its inputs and outputs with the contract.
 
         threads: of one operator; None leaves the number to ONNX Runtime (one per physical core).
-        lean: run the graph as it lies in the file; see `lean_options`.
+        lean: run the graph as it lies in the file; see `lean_options`.  emulated: for EMULATED_PRECISIONS.
         Raises DependencyError (no ONNX Runtime), IntegrityError (no valid graph), IncompatibleError (another
-        contract, or an operator that this ONNX Runtime does not know), ResourceError, UsageError (device, threads).
+        contract, or an operator that this ONNX Runtime does not know), ResourceError, UsageError (GPU or threads).
         """
-        if device not in PROVIDERS:
-            raise UsageError(f"unknown device {device!r}", hint=f"devices: {', '.join(PROVIDERS)}")
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}; at least 1 is needed")
         self.spec = spec
-        self.backend = f"onnxruntime-{device}"
+        self.backend = f"onnxruntime-{device.backend}"
         self._runtime = load_library()
         options = lean_options(self._runtime) if lean else self._runtime.SessionOptions()
+        quantization_options(options, emulated=emulated)
         if threads is not None:
             options.intra_op_num_threads = threads
-        self._session = _open_session(self._runtime, path, options, PROVIDERS[device])
+        is_recurrent = any(tensor.name in STATE_NAMES for tensor in spec.inputs)
+        self._session, with_graph = _open_session(self._runtime, path, options, device, with_graph=is_recurrent)
         differences = list(_contract_differences(self._session, spec))
         if differences:
             raise IncompatibleError(
                 f"{path}: the graph is not as the contract says: {'; '.join(differences)}",
                 hint="build the bundle again with this version of aurora-export",
+            )
+        self._pool = None
+        self._run_options = self._runtime.RunOptions()
+        if with_graph:  # arrays of the moment have no addresses that could be captured
+            self._run_options.add_run_config_entry(GRAPH_ID, NO_GRAPH)
+        if device.backend == "cuda" and is_recurrent:
+            self._pool = BufferPool(
+                lambda number: Buffers(
+                    self._runtime,
+                    self._session,
+                    spec,
+                    device.index,
+                    (str(2 * number + 1), str(2 * number + 2)) if with_graph else None,
+                )
             )
         _log.debug("opened %s on %s, threads: %s", path, self.backend, threads or "automatic")
 
@@ -72,11 +115,14 @@ class OnnxEngine:
         """All outputs for all inputs, by the names of the contract; inputs of batch, frames and tokens as given."""
         names = [output.name for output in self.spec.outputs]
         with _memory_errors_translated():
-            values = self._session.run(names, {name: np.ascontiguousarray(array) for name, array in inputs.items()})
+            arrays = {name: np.ascontiguousarray(array) for name, array in inputs.items()}
+            values = self._session.run(names, arrays, self._run_options)
         return dict(zip(names, values, strict=True))
 
-    def open_loop(self) -> OnnxLoop:
+    def open_loop(self) -> Loop:
         """A new recurrence over this graph, its state zero."""
+        if self._pool is not None:
+            return OnnxCudaLoop(self._pool)
         return OnnxLoop(self._runtime, self._session, self.spec)
 
 
@@ -119,6 +165,10 @@ class OnnxLoop:
         self._current = 1 - self._current
         return self._logits[0]
 
+    def feed(self, embeddings: np.ndarray) -> None:
+        """As `advance`, without the logits."""
+        self.advance(embeddings)
+
     def read_state(self) -> dict[str, np.ndarray]:
         """Copies of the state arrays by name, of batch 1."""
         return {name: array.copy() for name, array in self._sets[self._current].items()}
@@ -147,13 +197,36 @@ def lean_options(runtime: Any) -> Any:
     return options
 
 
-def _open_session(runtime: Any, path: Path, options: Any, provider: str) -> Any:
+def quantization_options(options: Any, *, emulated: bool) -> None:
+    """Let a session compute what QuantizeLinear and DequantizeLinear say, neither more nor less.
+
+    By itself ONNX Runtime would round the activations of layers too whose weights alone are quantized, and would fuse
+    products of 8-bit floats into operators that it has for integers only.
+    """
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
+    if emulated:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+
+
+def _open_session(runtime: Any, path: Path, options: Any, device: Device, *, with_graph: bool) -> tuple[Any, bool]:
+    """A session, and whether its runs can be captured into CUDA graphs; with_graph: whether that is wanted."""
     options.log_severity_level = ERRORS_ONLY
-    if provider == PROVIDERS["cpu"]:
+    if device.backend == "cuda":
+        check_provider(runtime, device.index)
+        register_cuda_operators(options)
+    else:
         register_operators(options)
     state = runtime.capi.onnxruntime_pybind11_state
+
+    def open_with(providers: list[Any]) -> Any:
+        return runtime.InferenceSession(str(path), options, providers=providers)
+
     try:
-        return runtime.InferenceSession(str(path), options, providers=[provider])
+        if device.backend == "cuda":
+            return open_session(open_with, device.index, with_graph=with_graph)
+        return open_with([CPU_PROVIDER]), False
+    except AuroraError:
+        raise
     except state.NotImplemented as error:
         raise IncompatibleError(
             f"{path}: ONNX Runtime {runtime.__version__} lacks an operator of this graph: {_first_line(error)}",
@@ -236,7 +309,12 @@ def _memory_errors_translated() -> Iterator[None]:
 
 def _is_out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, MemoryError) or "bad_alloc" in text or "failed to allocate memory" in text
+    return (
+        isinstance(error, MemoryError)
+        or "bad_alloc" in text
+        or "failed to allocate memory" in text
+        or ("cuda" in text and "out of memory" in text)
+    )
 
 
 def _out_of_memory(error: Exception) -> ResourceError:

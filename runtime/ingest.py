@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
+
 from aurora_export.errors import UsageError
 from aurora_export.runtime.live import LiveSource
 from aurora_export.runtime.session import Aurora
@@ -160,6 +162,10 @@ class _Continued(OpenSource):
         self.sampling = source.sampling
         self.warnings = source.warnings
         self._source, self._start_s, self._duration_s, self._signals = source, start_s, duration_s, signals
+
+    def read_ahead(self, n: int, prepare: Callable[[np.ndarray], np.ndarray]) -> bool:
+        """See `OpenSource.read_ahead`."""
+        return self._source.read_ahead(n, prepare)
 
     def __iter__(self) -> Iterator[Frame]:
         first_s = None

@@ -9,14 +9,22 @@ from pathlib import Path
 
 import numpy as np
 
-from aurora_export.contract import graphs
-from aurora_export.errors import IncompatibleError, IntegrityError
+from aurora_export.contract import GraphSpec, graphs
+from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
 from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
+from aurora_export.runtime.cores import n_usable_cores
+from aurora_export.runtime.device import Device, parse_device
 from aurora_export.runtime.engine import Engine
-from aurora_export.runtime.engine_onnx import OnnxEngine
+from aurora_export.runtime.engine_files import fitting_engines
+from aurora_export.runtime.engine_onnx import EMULATED_PRECISIONS, OnnxEngine
+from aurora_export.runtime.engine_tensorrt import TensorRt, TensorRtEngine
 from aurora_export.tokenizer import Tokenizer
 
 BUILD_AGAIN = "build the bundle again with this version of aurora-export"
+
+FRAMES_AHEAD = 2
+MOST_FRAMES_AHEAD = 64
+"""More would be memory for nothing: a frame ahead is there when it is wanted."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,8 @@ class OpenedBundle:
     embeddings: np.ndarray
     """float32 or float16, shape (V, E), mapped from the file: only the rows in use are in memory."""
     tokenizer: Tokenizer
+    n_ahead: int = 0
+    """Frames of a file that are decoded and resized before they are wanted, in a thread; 0: none."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -46,13 +56,22 @@ def open_bundle(
     *,
     device: str = "cpu",
     threads: int | None = None,
+    n_ahead: int | None = None,
     verify: bool = True,
     progress: Callable[[str, int], None] | None = None,
+    open_engine: Callable[[str, Path, GraphSpec], Engine] | None = None,
 ) -> OpenedBundle:
     """Open a bundle: manifest, then digests, then the files themselves. See `Aurora.open` for the parameters.
 
+    open_engine: what opens a graph by its name in the place of ONNX Runtime, for whoever looks inside.
     Raises IntegrityError, IncompatibleError, DependencyError, ResourceError or UsageError.
     """
+    threads = n_usable_cores() if threads is None else threads
+    if n_ahead is None:
+        n_ahead = FRAMES_AHEAD if threads > 1 else 0
+    elif not 0 <= n_ahead <= MOST_FRAMES_AHEAD:
+        raise UsageError(f"{n_ahead} frames ahead; 0 to {MOST_FRAMES_AHEAD} are possible")
+    chosen = parse_device(device)
     manifest = read_manifest(path)
     specs = graphs(manifest.config)
     if dict(specs) != manifest.contract:
@@ -75,11 +94,21 @@ def open_bundle(
         (n_rows, manifest.config.language.width),
         EMBEDDINGS_DTYPE[manifest.precision],
     )
-    vision, language = (
-        OnnxEngine(resolve(path, manifest, name), specs[name], threads=threads, device=device)
-        for name in ("vision", "language")
-    )
-    return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer)
+    opener = open_engine or _engine_opener(path, manifest, chosen, threads)
+    vision, language = (opener(name, resolve(path, manifest, name), specs[name]) for name in ("vision", "language"))
+    return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer, n_ahead)
+
+
+def _engine_opener(
+    path: Path, manifest: Manifest, device: Device, threads: int
+) -> Callable[[str, Path, GraphSpec], Engine]:
+    """What opens a graph, by its name, file and contract, on a device."""
+    if device.backend != "tensorrt":
+        is_emulated = manifest.precision in EMULATED_PRECISIONS
+        return lambda _name, graph, spec: OnnxEngine(graph, spec, threads=threads, device=device, emulated=is_emulated)
+    library = TensorRt(device.index)
+    variant = fitting_engines(path, manifest, library.gpu, library.version)
+    return lambda name, _graph, spec: TensorRtEngine(library, path / variant.files[name], spec, variant.profiles[name])
 
 
 def _open_embeddings(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:

@@ -62,18 +62,24 @@ class Aurora:
         *,
         device: str = "cpu",
         threads: int | None = None,
+        n_ahead: int | None = None,
         verify: bool = True,
         progress: Callable[[str, int], None] | None = None,
     ) -> Aurora:
         """Open a bundle.
 
-        threads: of one operator; None lets the engine choose. verify: compare the digest of every file with the
-        manifest before any is opened; leave it out only where that was done. progress: called with a file's path
-        and the bytes of it that were verified since the last call.
+        threads: of one operator; None is one for each core that this process may use. n_ahead: frames of a video file
+        that are decoded and resized before they are wanted, in one more thread, 0 to 64; None is 2, or 0 where
+        threads is 1. No result depends on either. verify: compare the digest of every file with the manifest before
+        any is opened; leave it out only where that was done. progress: called with a file's path and the bytes of it
+        that were verified since the last call.
         Raises IntegrityError, IncompatibleError, DependencyError, ResourceError or UsageError; see errors.py.
         """
         started = time.perf_counter()
-        aurora = cls(open_bundle(Path(bundle), device=device, threads=threads, verify=verify, progress=progress))
+        opened = open_bundle(
+            Path(bundle), device=device, threads=threads, n_ahead=n_ahead, verify=verify, progress=progress
+        )
+        aurora = cls(opened)
         aurora.stats.seconds["open"] = time.perf_counter() - started
         return aurora
 
@@ -134,8 +140,9 @@ class Aurora:
         n_frames = n_visual_tokens = 0
         with open_source(source, fps=fps, num_frames=num_frames) as frames:
             about["sampling"] = self._sampling_with(frames.sampling)
+            is_ahead = self._model.n_ahead > 0 and frames.read_ahead(self._model.n_ahead, self._resize)
             for index, frame in enumerate(timed(iter(frames), seconds, self.stats.seconds)):
-                watched = self._watch_frame(index, frame, before, about, seconds)
+                watched = self._watch_frame(index, frame, before, about, seconds, is_resized=is_ahead)
                 before = separator_ids(self._prompt_config, self._model.tokenizer)
                 n_frames += 1
                 n_visual_tokens += len(watched.visual_tokens)
@@ -168,21 +175,23 @@ class Aurora:
         self, question: str, *, options: SamplingOptions | None = None, max_tokens: int = DEFAULT_MAX_TOKENS
     ) -> Iterator[int]:
         """As `ask`, but token ids, without the stop id; stop texts are not looked for."""
-        if self.phase == "empty":
-            raise UsageError("nothing was watched yet", hint="call watch() with a video or pictures before ask()")
         if max_tokens < 1:
             raise UsageError(f"max_tokens is {max_tokens}; at least 1 is needed")
         sampler = Sampler(options)
-        ids_of = suffix_ids if self.phase == "watching" else turn_ids
-        ids = ids_of(self._prompt_config, self._model.tokenizer, question)
-        self._turn += 1
-        started = time.perf_counter()
-        logits = self._feed(self._model.embed_ids(ids))
-        self._move(phase="answered", n_tokens=len(ids))
-        self.stats.n_text_tokens += len(ids)
-        self.stats.seconds["question"] += time.perf_counter() - started
-        self.stats.answer_end = "unfinished"
-        return self._generate(logits, sampler, max_tokens, self._turn)
+        return self._generate(self._read_question(question), sampler, max_tokens, self._turn)
+
+    def score_ids(self, question: str, ids: Sequence[int]) -> np.ndarray:
+        """Read a question and an answer that is given; the logits before each id of the answer and after the last.
+
+        Returns float32, shape (len(ids) + 1, V). Raises UsageError as `ask` does, and for an id outside the vocabulary.
+        """
+        if bad := [token for token in ids if not 0 <= token < self.manifest.config.language.vocabulary_size]:
+            raise UsageError(f"{bad[0]} is no token id of this model")
+        rows = [self._read_question(question).copy()]
+        for token in ids:
+            rows.append(self._feed(self._model.embed_ids((token,))).copy())
+            self._move(phase="answered", n_tokens=1)
+        return np.stack(rows)
 
     @property
     def state(self) -> State:
@@ -283,19 +292,19 @@ class Aurora:
         ids_before: tuple[int, ...],
         about: dict[str, object],
         seconds: dict[str, float],
+        *,
+        is_resized: bool,
     ) -> WatchedFrame:
         """Read one frame, and the text before it, into the state."""
-        model, config = self._model, self.manifest.config
+        model = self._model
         clock = Clock(seconds, self.stats.seconds)
-        resized = resize_frame(
-            frame.pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
-        )
+        resized = frame.pixels if is_resized else self._resize(frame.pixels)
         clock.lap("resize")
         # One frame in a run, so that no result depends on how frames were batched.
         output = {name: array[0] for name, array in model.vision.run({"frames": resized[None]}).items()}
         clock.lap("vision")
         tokens = output["visual_tokens"]
-        self._feed(np.concatenate([model.embed_ids(ids_before), tokens]) if ids_before else tokens)
+        self._read(np.concatenate([model.embed_ids(ids_before), tokens]) if ids_before else tokens)
         previous = bytes.fromhex(self._header.video_digest or "00" * 32)
         self._move(
             phase="watching",
@@ -311,16 +320,43 @@ class Aurora:
         self.stats.n_text_tokens += len(ids_before)
         return WatchedFrame(index, frame.time_s, tokens, output["token_sizes"], output["token_of_patch"])
 
+    def _resize(self, pixels: np.ndarray) -> np.ndarray:
+        """A frame as the vision graph takes it: uint8, shape (S, S, 3)."""
+        config = self.manifest.config
+        return resize_frame(
+            pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
+        )
+
     def _feed(self, embeddings: np.ndarray) -> np.ndarray:
         """Read embeddings, shape (T, E) for any T >= 1; the logits after the last one, valid until the next call."""
+        last = (len(embeddings) - 1) // MAX_CHUNK_TOKENS * MAX_CHUNK_TOKENS
+        self._read(embeddings[:last])
+        return self._loop.advance(embeddings[last:])
+
+    def _read(self, embeddings: np.ndarray) -> None:
+        """Read embeddings where nobody needs the logits: a GPU may still be at it when the next frame is encoded."""
         for start in range(0, len(embeddings), MAX_CHUNK_TOKENS):
-            logits = self._loop.advance(embeddings[start : start + MAX_CHUNK_TOKENS])
-        return logits
+            self._loop.feed(embeddings[start : start + MAX_CHUNK_TOKENS])
 
     def _move(self, *, phase: Phase, n_tokens: int, **fields: object) -> None:
         """Note in the header what the state has just seen."""
         tokens_seen = self._header.tokens_seen + n_tokens
         self._header = self._header.model_copy(update={"phase": phase, "tokens_seen": tokens_seen, **fields})
+
+    def _read_question(self, question: str) -> np.ndarray:
+        """Read a question into the state; the logits after it, valid until the next run."""
+        if self.phase == "empty":
+            raise UsageError("nothing was watched yet", hint="call watch() with a video or pictures before ask()")
+        ids_of = suffix_ids if self.phase == "watching" else turn_ids
+        ids = ids_of(self._prompt_config, self._model.tokenizer, question)
+        self._turn += 1
+        started = time.perf_counter()
+        logits = self._feed(self._model.embed_ids(ids))
+        self._move(phase="answered", n_tokens=len(ids))
+        self.stats.n_text_tokens += len(ids)
+        self.stats.seconds["question"] += time.perf_counter() - started
+        self.stats.answer_end = "unfinished"
+        return logits
 
     def _generate(self, logits: np.ndarray, sampler: Sampler, max_tokens: int, turn: int) -> Iterator[int]:
         """Draw ids and feed them back. An id is in the state before it is yielded: nobody need come back for more."""

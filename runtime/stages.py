@@ -32,7 +32,8 @@ class WatchReport:
     n_frames: int
     n_visual_tokens: int
     seconds: dict[str, float]
-    """by WATCH_STAGES"""
+    """by WATCH_STAGES: what the session spent on each. Frames that are made ahead cost what it waited for them, which
+    is in `decode`, and nothing in `resize`."""
     warnings: tuple[str, ...]
 
 

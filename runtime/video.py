@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 
 from aurora_export.errors import IntegrityError, UsageError
+from aurora_export.runtime.ahead import Ahead
 from aurora_export.runtime.containers import ToPixels, open_container, video_stream
 
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ class OpenSource:
     def close(self) -> None:
         """Release what is held; twice is allowed."""
 
+    def read_ahead(self, n: int, prepare: Callable[[np.ndarray], np.ndarray]) -> bool:
+        """Ask for frames to be made in a thread, up to n before they are wanted, and their pixels prepared there.
+
+        prepare: what becomes of the pixels of each frame.  Returns whether it will be so: a source that keeps a time
+        of its own, or whose frames the caller makes, stays as it is, and its frames come unprepared.
+        """
+        return False
+
     def __iter__(self) -> Iterator[Frame]:
         raise NotImplementedError
 
@@ -101,6 +110,9 @@ class Video(OpenSource):
         self.path = path
         self.sampling = sampling_name(fps, num_frames)
         self._resources = contextlib.ExitStack()
+        self._n_ahead = 0
+        self._prepare: Callable[[np.ndarray], np.ndarray] = _as_decoded
+        self._ahead: Ahead[Frame] | None = None
         try:
             self._container, self._stream = _open_stream(path, self._resources)
             if num_frames is None:
@@ -112,15 +124,34 @@ class Video(OpenSource):
             raise
 
     def close(self) -> None:
-        """Release the decoder and the file."""
+        """Release the decoder and the file; a thread that reads ahead is ended first."""
+        if self._ahead is not None:
+            self._ahead.close()
         self._resources.close()
+
+    def read_ahead(self, n: int, prepare: Callable[[np.ndarray], np.ndarray]) -> bool:
+        """See `OpenSource.read_ahead`; not for a pipe, where a read may wait for ever. Before the iteration."""
+        if self.path.is_file():
+            self._n_ahead, self._prepare = n, prepare
+        return self._n_ahead > 0
 
     def __iter__(self) -> Iterator[Frame]:
         """Decode; yield the frames of the sample. Raises IntegrityError if not one frame can be decoded."""
+        if not self._n_ahead:
+            yield from self._frames()
+            return
+        self._ahead = Ahead(self._frames(), self._n_ahead, name=f"decoder of {self.path.name}")
+        try:
+            yield from self._ahead
+        finally:
+            self._ahead.close()
+
+    def _frames(self) -> Generator[Frame, None, None]:
+        """The frames of the sample, prepared."""
         to_pixels = ToPixels()
         for index, (time, frame) in enumerate(self._decoded()):
             if time >= self._start_s and self._wanted(index, time):
-                yield Frame(to_pixels(frame), float(time))
+                yield Frame(self._prepare(to_pixels(frame)), float(time))
 
     def _count_frames(self) -> int:
         """Frames as the container says; if it does not, packets are counted, without decoding them."""
@@ -227,6 +258,10 @@ def check_sampling(fps: float | None, num_frames: int | None) -> None:
         raise UsageError(f"fps is {fps}; it must be over 0 and at most {MAX_FPS}")
     if num_frames is not None and not 1 <= num_frames <= MAX_NUM_FRAMES:
         raise UsageError(f"num_frames is {num_frames}; it must be from 1 to {MAX_NUM_FRAMES}")
+
+
+def _as_decoded(pixels: np.ndarray) -> np.ndarray:
+    return pixels
 
 
 def _open_stream(path: Path, resources: contextlib.ExitStack) -> tuple[Any, Any]:

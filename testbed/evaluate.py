@@ -136,6 +136,22 @@ def answers(
         yield question, "".join(session.ask(question.text, max_tokens=_MAX_ANSWER_TOKENS))
 
 
+def plan_scenes(n_questions: int, *, frames: str = "8", seed: int = 0, n_forms: int = 1) -> list[tuple[int, int]]:
+    """Seeds and durations of as many held-out scenes as have so many questions, captions not counted."""
+    first = FIRST_SEED + seed * SEEDS_PER_RUN
+    durations = DURATIONS[frames]
+    scenes: list[tuple[int, int]] = []
+    n_planned = 0
+    while n_planned < n_questions:
+        number, duration_s = first + len(scenes), durations[len(scenes) % len(durations)]
+        if number >= min(first + SEEDS_PER_RUN, HELD_OUT_SEEDS.stop):
+            raise ValueError(f"{n_questions} questions need more scenes than the {SEEDS_PER_RUN} of one seed")
+        scenes.append((number, duration_s))
+        asked = choose_questions(sample_scene(number, duration_s=duration_s))
+        n_planned += n_forms * sum(q.kind != "caption" for q in asked)
+    return scenes
+
+
 def run(
     bundle: Path,
     *,
@@ -148,17 +164,7 @@ def run(
     n_processes: int = 2,
 ) -> list[Outcome]:
     """Ask at least `n_questions`, captions not counted, about held-out scenes; runs of different seeds share none."""
-    first = FIRST_SEED + seed * SEEDS_PER_RUN
-    durations = DURATIONS[frames]
-    scenes: list[tuple[int, int]] = []
-    n_planned = 0
-    while n_planned < n_questions:
-        number, duration_s = first + len(scenes), durations[len(scenes) % len(durations)]
-        if number >= min(first + SEEDS_PER_RUN, HELD_OUT_SEEDS.stop):
-            raise ValueError(f"{n_questions} questions need more scenes than the {SEEDS_PER_RUN} of one seed")
-        scenes.append((number, duration_s))
-        asked = choose_questions(sample_scene(number, duration_s=duration_s))
-        n_planned += len(forms) * sum(q.kind != "caption" for q in asked)
+    scenes = plan_scenes(n_questions, frames=frames, seed=seed, n_forms=len(forms))
     plan = Plan(str(bundle), forms, encoded, noise)
     if n_processes <= 1:
         return _ask_all((plan, scenes))

@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "core": set(),
     "plugins": {"core"},
     "model": {"core", "plugins"},
-    "calibration": {"core", "model"},
+    "calibration": {"core", "plugins", "model", "runtime"},
     "runtime": {"core", "plugins"},
     "export": {"core", "plugins", "model", "calibration", "runtime"},
     "cli": {"core", "plugins", "model", "calibration", "runtime", "export"},

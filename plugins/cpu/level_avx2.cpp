@@ -20,7 +20,7 @@ namespace aurora::avx2 {
 #include "simd.h"
 
 constexpr const char* LEVEL_NAME = "avx2";
-constexpr std::size_t TILE_ROWS = 4, PANEL_VECTORS = 2, REGISTERS = 16;
+constexpr std::size_t TILE_OUTPUTS = 4, PANEL_VECTORS = 2, REGISTERS = 16;
 constexpr std::int32_t OFFSET = 0;
 
 static bool is_supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }

@@ -20,7 +20,7 @@ namespace aurora::avx512 {
 #include "simd.h"
 
 constexpr const char* LEVEL_NAME = "avx512-vnni";
-constexpr std::size_t TILE_ROWS = 14, PANEL_VECTORS = 2, REGISTERS = 32;
+constexpr std::size_t TILE_OUTPUTS = 14, PANEL_VECTORS = 2, REGISTERS = 32;
 constexpr std::int32_t OFFSET = 128;
 
 static bool is_supported() {

@@ -20,7 +20,7 @@ namespace aurora::avx_vnni {
 #include "simd.h"
 
 constexpr const char* LEVEL_NAME = "avx-vnni";
-constexpr std::size_t TILE_ROWS = 6, PANEL_VECTORS = 2, REGISTERS = 16;
+constexpr std::size_t TILE_OUTPUTS = 6, PANEL_VECTORS = 2, REGISTERS = 16;
 constexpr std::int32_t OFFSET = 128;
 
 static bool is_supported() {

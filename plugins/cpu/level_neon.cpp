@@ -24,7 +24,7 @@ namespace aurora::neon {
 #include "simd.h"
 
 constexpr const char* LEVEL_NAME = "neon-dotprod";
-constexpr std::size_t TILE_ROWS = 10, PANEL_VECTORS = 2, REGISTERS = 32;
+constexpr std::size_t TILE_OUTPUTS = 10, PANEL_VECTORS = 2, REGISTERS = 32;
 constexpr std::int32_t OFFSET = 0;
 
 static bool is_supported() {

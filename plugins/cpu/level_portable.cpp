@@ -10,7 +10,7 @@ namespace aurora::portable {
 #include "simd.h"
 
 constexpr const char* LEVEL_NAME = "portable";
-constexpr std::size_t TILE_ROWS = 4, PANEL_VECTORS = 2, REGISTERS = 16;
+constexpr std::size_t TILE_OUTPUTS = 4, PANEL_VECTORS = 2, REGISTERS = 16;
 constexpr std::int32_t OFFSET = 0;
 
 static bool is_supported() { return true; }

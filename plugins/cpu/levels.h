@@ -6,8 +6,7 @@
 
 namespace aurora {
 
-constexpr std::size_t MAX_TILE_ROWS = 14;
-constexpr std::size_t MAX_PANEL_COLUMNS = 32;
+constexpr std::size_t MAX_PANEL_ROWS = 32;
 
 // One head of one sequence. All pointers are to float32, and may have any alignment.
 // `row_stride` is the distance between two tokens of the same head, in floats.
@@ -21,50 +20,56 @@ struct WkvHead {
     float* output;
 };
 
-// Activations of up to MAX_TILE_ROWS rows, in codes: x = codes * scale, one scale per row and block.
-//   codes    [block][quad][row][4]: what one product step reads lies together
-//   scales   [block][row];  offsets [block][row]: what the weights' offset of 128 adds to a product, to be taken off
-struct TileRows {
-    std::size_t n_rows, n_blocks, block_size;
+// Activations of one row, in codes: x = codes * scale, as they meet weights of `bits` bits, a vector of the level at a time.
+struct RowCodes {
+    std::size_t bits, n_blocks, block_size;
+    std::int8_t* codes;     // for whole vectors, 0 past the last block; at 4 bits, the even ones of each, then the odd ones
+    float* scales;          // (n_blocks); where a vector holds several blocks, one for each lane of each vector
+    std::int32_t* offsets;  // the same; what the weights' offset adds to a product, to be taken off, in a block's first lane
+};
+constexpr std::size_t MAX_VECTOR_LANES = 16, MAX_VECTOR_CODES = 128;
+
+// Activations of `n_rows` rows in codes, filled up with zeros to `width`, which is one or two vectors of the level.
+//   codes [block][quad][row][4]: what one product step reads lies together;  scales, offsets [block][row]
+struct Panel {
+    std::size_t n_rows, width, n_blocks, block_size;
     std::int8_t* codes;
     float* scales;
     std::int32_t* offsets;
 };
 
-// Activations of one row, in codes, as they meet weights of `bits` bits. A vector is one of the level, of weights.
-struct RowCodes {
-    std::size_t bits, n_blocks, block_size;
-    std::int8_t* codes;     // whole vectors, 0 past the last block; at 4 bits, the even ones of each vector, then the odd
-    float* scales;          // (n_blocks); where a vector holds several blocks, one for each lane of each vector
-    std::int32_t* offsets;  // the same; what the weights' offset adds to a product, in the first lane of each block
+// Weights that are at work at a time: some outputs by some blocks, close together in the cache.
+constexpr std::size_t STRIP_INPUTS = 512, STRIP_OUTPUTS = 112;
+constexpr std::size_t WEIGHT_STRIDE = STRIP_INPUTS + 64;  // so that rows do not fall on each other in the cache
+struct WeightStrip {
+    std::size_t n_outputs;
+    std::uint8_t* codes;  // (n_outputs, WEIGHT_STRIDE)
+    float* scales;        // [block][STRIP_OUTPUTS]
 };
-constexpr std::size_t MAX_VECTOR_LANES = 16, MAX_VECTOR_CODES = 128;
 
 struct Kernels {
     const char* name;
     bool (*is_supported)();
-    std::size_t tile_rows, panel_columns;
+    std::size_t lanes, panel_rows;  // rows in a vector, and in a panel
 
     void (*wkv6)(const WkvHead&);
     void (*wkv7)(const WkvHead&);
 
-    // Round rows of x, (n_rows, n_inputs), to 8 bits by blocks; inputs past n_inputs count as 0.
-    void (*quantize)(const float* x, std::size_t n_inputs, std::size_t row_stride, const TileRows& rows);
-    // The same of a single row, in the order of `multiply_row`.
+    // Round a row of x to 8 bits by blocks, in the order of `multiply_row`; inputs past n_inputs count as 0.
     void (*prepare_row)(const float* x, std::size_t n_inputs, const RowCodes& row);
     // y[n] for n < n_outputs from one row of activations; `weights` (n_outputs, blocks, bytes of a block) as in the file.
     void (*multiply_row)(const RowCodes& row, const std::uint8_t* weights, const float* weight_scales,
                          std::size_t n_outputs, float* y);
-    // Weights of 4 bits, two in each byte, to codes of 8 bits: 128 + weight.
-    void (*expand_codes)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
-    // Bring `n_blocks` blocks of up to `panel_columns` rows of weights into the order of `multiply_tile`:
-    // panel [block][quad][column][4], panel_scales [block][column]; columns past n_columns are 0.
-    void (*pack_panel)(const std::uint8_t* weights, const float* weight_scales, std::size_t n_columns,
-                       std::size_t n_blocks, std::size_t block_size, std::size_t row_bytes, std::size_t row_blocks,
-                       std::uint8_t* panel, float* panel_scales);
-    // y (n_rows, n_columns) += rows * panel, or = if `is_first`.
-    void (*multiply_tile)(const TileRows& rows, const std::uint8_t* panel, const float* panel_scales,
-                          std::size_t n_columns, bool is_first, float* y, std::size_t y_stride);
+    // Round the rows of a panel.
+    void (*quantize_panel)(const float* x, std::size_t n_inputs, std::size_t row_stride, const Panel& panel);
+    // Part of a row of weights from the file to a strip: as it is, or as the level's product wants it.
+    void (*copy_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
+    // The same for weights of 4 bits, of which each byte becomes two.
+    void (*expand_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
+    // sums (n_outputs, width) += panel times strip, or = if `is_first`.
+    void (*multiply_panel)(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums);
+    // y (n_rows, n_outputs), of rows `y_stride` apart, from sums (n_outputs, width).
+    void (*turn_panel)(const float* sums, const Panel& panel, std::size_t n_outputs, float* y, std::size_t y_stride);
 
     // What stands between the layers of a block: see mix/mix_kernels.h.
     void (*norm_row)(const float* x, const float* update, std::size_t n, const float* weight, const float* bias,

@@ -91,6 +91,7 @@ using KernelContextGetInput = Entry<90, OrtStatus*(const OrtKernelContext*, std:
 using KernelContextGetOutput =
     Entry<91, OrtStatus*(OrtKernelContext*, std::size_t, const std::int64_t*, std::size_t, OrtValue**)>;
 using ReleaseTensorTypeAndShapeInfo = Entry<99, void(OrtTensorTypeAndShapeInfo*)>;
+using KernelContextGetGpuComputeStream = Entry<193, OrtStatus*(const OrtKernelContext*, void** stream)>;
 using KernelContextParallelFor =
     Entry<274, OrtStatus*(const OrtKernelContext*, Work, std::size_t total, std::size_t n_batches, void*)>;
 

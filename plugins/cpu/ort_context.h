@@ -91,6 +91,13 @@ public:
                 const_cast<Context*>(this)};
     }
 
+    // The stream that a kernel of a GPU enqueues its work on; null on a CPU.
+    void* stream() const {
+        void* stream = nullptr;
+        check(ort::KernelContextGetGpuComputeStream::call(api_, context_, &stream));
+        return stream;
+    }
+
     Api api() const { return api_; }
 
 private:

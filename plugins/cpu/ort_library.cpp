@@ -1,14 +1,12 @@
 // The operator library of ONNX Runtime: its operators of domain `aurora`, on the kernels of this folder's neighbours.
 //
-// An operator is a class with NAME, N_INPUTS, N_OUTPUTS, input_type(i), a constructor from the node's attributes and a
-// level, and compute(context). The functions that the runtime calls are made from it by OpTable. Nothing is thrown through them.
-#include <exception>
+// An operator is a class as ort_table.h says, with a constructor from the node's attributes and a level.
 
 #include "../linear/linear_cpu.h"
 #include "../mix/mix_cpu.h"
 #include "../wkv/wkv_cpu.h"
 #include "levels.h"
-#include "ort_context.h"
+#include "ort_table.h"
 
 namespace aurora {
 namespace {
@@ -267,72 +265,29 @@ const Kernels& level(Api api) {
     return *chosen;
 }
 
-// Turns what is thrown into what the runtime understands.
-template <typename Action>
-OrtStatus* status_of(Api api, const Action& action) {
-    try {
-        action();
-        return nullptr;
-    } catch (const OrtFailure& failure) {
-        return failure.status;
-    } catch (const std::exception& error) {
-        return ort::CreateStatus::call(api, ort::FAIL, error.what());
-    }
-}
+// Operators of this library: for the CPU, made with the level that is chosen now.
+struct Cpu {
+    static constexpr const char* PROVIDER = nullptr;
 
-template <typename Op>
-struct OpTable : ort::CustomOp {
-    struct Kernel {
-        Api api;
-        Op op;
-    };
-
-    OpTable() : ort::CustomOp{} {
-        version = ort::MIN_VERSION;
-        get_name = [](const CustomOp*) { return Op::NAME; };
-        get_execution_provider = [](const CustomOp*) -> const char* { return nullptr; };  // CPU
-        get_input_type = [](const CustomOp*, std::size_t i) { return Op::input_type(i); };
-        get_input_count = [](const CustomOp*) { return Op::N_INPUTS; };
-        get_output_type = [](const CustomOp*, std::size_t) { return ort::FLOAT; };
-        get_output_count = [](const CustomOp*) { return Op::N_OUTPUTS; };
-        get_input_characteristic = [](const CustomOp*, std::size_t) { return ort::REQUIRED; };
-        get_output_characteristic = [](const CustomOp*, std::size_t) { return ort::REQUIRED; };
-        get_input_memory_type = [](const CustomOp*, std::size_t) { return 0; };
-        get_variadic_input_min_arity = get_variadic_output_min_arity = [](const CustomOp*) { return 1; };
-        get_variadic_input_homogeneity = get_variadic_output_homogeneity = [](const CustomOp*) { return 1; };
-        get_start_version = [](const CustomOp*) { return 1; };
-        get_end_version = [](const CustomOp*) { return 1; };
-        create_kernel_v2 = [](const CustomOp*, Api api, const OrtKernelInfo* info, void** kernel) {
-            return status_of(api, [&] { *kernel = new Kernel{api, Op(Attributes(api, info), level(api))}; });
-        };
-        compute_v2 = [](void* self, OrtKernelContext* context) {
-            const Kernel& kernel = *static_cast<const Kernel*>(self);
-            return status_of(kernel.api, [&] { kernel.op.compute(Context(kernel.api, context)); });
-        };
-        destroy = [](void* self) { delete static_cast<Kernel*>(self); };
-        // The state may be updated where it is.
-        get_may_inplace = [](int** input, int** output) -> std::size_t {
-            if (Op::STATE_INPUT < 0) return 0;
-            *input = new int(Op::STATE_INPUT);
-            *output = new int(Op::STATE_OUTPUT);
-            return 1;
-        };
-        release_may_inplace = [](int* input, int* output) { delete input, delete output; };
-        get_alias_map = [](int**, int**) -> std::size_t { return 0; };
-        release_alias_map = [](int*, int*) {};
+    template <typename Op>
+    static Op make(const Attributes& attributes) {
+        return Op(attributes, level(attributes.api()));
     }
 };
 
+template <typename Op>
+using CpuOp = OpTable<Op, Cpu>;
+
 OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
-    static const OpTable<Wkv<6>> wkv6;
-    static const OpTable<Wkv<7>> wkv7;
-    static const OpTable<BlockLinear> block_linear;
-    static const OpTable<TimeMixInputs6<true>> time_mix_inputs_6_int8;
-    static const OpTable<TimeMixInputs6<false>> time_mix_inputs_6;  // of bundles before format 1.3
-    static const OpTable<HeadNormGate6> head_norm_gate_6;
-    static const OpTable<ChannelMixInputs6> channel_mix_inputs_6;
-    static const OpTable<ReluSquare> relu_square;
-    static const OpTable<ChannelMixOutput6> channel_mix_output_6;
+    static const CpuOp<Wkv<6>> wkv6;
+    static const CpuOp<Wkv<7>> wkv7;
+    static const CpuOp<BlockLinear> block_linear;
+    static const CpuOp<TimeMixInputs6<true>> time_mix_inputs_6_int8;
+    static const CpuOp<TimeMixInputs6<false>> time_mix_inputs_6;  // of bundles before format 1.3
+    static const CpuOp<HeadNormGate6> head_norm_gate_6;
+    static const CpuOp<ChannelMixInputs6> channel_mix_inputs_6;
+    static const CpuOp<ReluSquare> relu_square;
+    static const CpuOp<ChannelMixOutput6> channel_mix_output_6;
     static const ort::CustomOp* const all[] = {&wkv6,
                                                &wkv7,
                                                &block_linear,
@@ -342,16 +297,7 @@ OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
                                                &channel_mix_inputs_6,
                                                &relu_square,
                                                &channel_mix_output_6};
-    return status_of(api, [&] {
-        // The runtime keeps no copy: a domain lives as long as sessions may, which is as long as the process.
-        static OrtCustomOpDomain* domain = [&] {
-            OrtCustomOpDomain* made;
-            check(ort::CreateCustomOpDomain::call(api, "aurora", &made));
-            for (const ort::CustomOp* op : all) check(ort::CustomOpDomainAdd::call(api, made, op));
-            return made;
-        }();
-        check(ort::AddCustomOpDomain::call(api, options, domain));
-    });
+    return register_operators(api, options, all, sizeof all / sizeof all[0]);
 }
 
 }  // namespace

@@ -6,58 +6,77 @@
 namespace aurora {
 namespace {
 
-// Weights of a panel that are in order at a time: they and a tile of activations stay in the first level of the cache.
-constexpr std::size_t PANEL_INPUTS = 1024;
+// Bytes of weights that one piece of work of a single row reads: enough to be worth a hand-over, and to be shared well.
+constexpr std::size_t ROW_BYTES_AT_ONCE = 96 * 1024;
 
-// Panels of one piece of work.
-constexpr std::size_t PANELS_AT_ONCE = 4;
+// Memory of one thread, kept from one layer to the next.
+template <typename T>
+T* at_least(std::vector<T>& memory, std::size_t n) {
+    if (memory.size() < n) memory.resize(n);
+    return memory.data();
+}
 
-// Activations of all rows in codes, in tiles of nearly the same number of rows.
+void multiply_one_row(const Kernels& kernels, const BlockWeights& weights, const float* x, float* y,
+                      const Parallel& parallel) {
+    thread_local std::vector<std::int8_t> codes;
+    thread_local std::vector<float> scales;
+    thread_local std::vector<std::int32_t> offsets;
+    const std::size_t n_blocks = weights.n_blocks(), row_bytes = weights.row_bytes(), n_codes = n_blocks * weights.block_size;
+    const std::size_t n_lanes = n_codes / 4 + MAX_VECTOR_LANES;  // at 8 bits, where a lane has four codes
+    const RowCodes row = {weights.bits,
+                          n_blocks,
+                          weights.block_size,
+                          at_least(codes, n_codes + MAX_VECTOR_CODES),
+                          at_least(scales, n_lanes),
+                          at_least(offsets, n_lanes)};
+    kernels.prepare_row(x, weights.n_inputs, row);
+    std::size_t step = ROW_BYTES_AT_ONCE / row_bytes;
+    step = step < 4 ? 4 : step / 4 * 4;
+    parallel((weights.n_outputs + step - 1) / step, [&](std::size_t i) {
+        const std::size_t first = i * step;
+        const std::size_t n = std::min(step, weights.n_outputs - first);
+        kernels.multiply_row(row, weights.codes + first * row_bytes, weights.scales + first * n_blocks, n, y + first);
+    });
+}
+
+// Activations of all rows in codes, in panels.
 class Activations {
 public:
     Activations(const Kernels& kernels, const float* x, std::size_t n_rows, const BlockWeights& weights,
                 const Parallel& parallel)
-        : n_rows_(n_rows),
-          n_tiles_((n_rows + kernels.tile_rows - 1) / kernels.tile_rows),
-          n_blocks_(weights.n_blocks()),
-          block_size_(weights.block_size) {
-        // Kept by the thread that asks, from one layer to the next.
+        : n_rows_(n_rows), panel_rows_(kernels.panel_rows), n_blocks_(weights.n_blocks()), block_size_(weights.block_size) {
         thread_local std::vector<std::int8_t> codes;
         thread_local std::vector<float> scales;
         thread_local std::vector<std::int32_t> offsets;
-        if (codes.size() < n_rows * n_blocks_ * block_size_) codes.resize(n_rows * n_blocks_ * block_size_);
-        if (scales.size() < n_rows * n_blocks_) {
-            scales.resize(n_rows * n_blocks_);
-            offsets.resize(n_rows * n_blocks_);
-        }
-        codes_ = codes.data(), scales_ = scales.data(), offsets_ = offsets.data();
-        const auto quantize = [&](std::size_t i) {
-            kernels.quantize(x + first_row(i) * weights.n_inputs, weights.n_inputs, weights.n_inputs, tile(i, 0, n_blocks_));
-        };
-        if (n_tiles_ == 1)
-            quantize(0);
-        else
-            parallel(n_tiles_, quantize);
+        // A last panel of half the rows is half as wide: the others would be multiplied for nothing.
+        const std::size_t rest = n_rows % panel_rows_;
+        last_width_ = rest > 0 && rest <= kernels.lanes ? kernels.lanes : panel_rows_;
+        const std::size_t n = n_panels() * panel_rows_ * n_blocks_;
+        codes_ = at_least(codes, n * block_size_), scales_ = at_least(scales, n), offsets_ = at_least(offsets, n);
+        parallel(n_panels(), [&](std::size_t i) {
+            kernels.quantize_panel(x + i * panel_rows_ * weights.n_inputs, weights.n_inputs, weights.n_inputs,
+                                   panel(i, 0, n_blocks_));
+        });
     }
 
-    std::size_t n_tiles() const { return n_tiles_; }
-    std::size_t first_row(std::size_t i) const { return i * n_rows_ / n_tiles_; }
+    std::size_t n_panels() const { return (n_rows_ + panel_rows_ - 1) / panel_rows_; }
 
-    // Some blocks of the rows of a tile.
-    TileRows tile(std::size_t i, std::size_t first_block, std::size_t n_blocks) const {
-        const std::size_t first = first_row(i), n_rows = first_row(i + 1) - first;
-        const std::size_t at = first * n_blocks_ + first_block * n_rows;
-        return {n_rows, n_blocks, block_size_, codes_ + at * block_size_, scales_ + at, offsets_ + at};
+    // Some blocks of a panel.
+    Panel panel(std::size_t i, std::size_t first_block, std::size_t n_blocks) const {
+        const std::size_t width = i + 1 == n_panels() ? last_width_ : panel_rows_;
+        const std::size_t at = i * panel_rows_ * n_blocks_ + first_block * width;
+        return {std::min(panel_rows_, n_rows_ - i * panel_rows_), width, n_blocks, block_size_, codes_ + at * block_size_,
+                scales_ + at, offsets_ + at};
     }
 
 private:
-    std::size_t n_rows_, n_tiles_, n_blocks_, block_size_;
+    std::size_t n_rows_, panel_rows_, n_blocks_, block_size_, last_width_;
     std::int8_t* codes_;
     float* scales_;
     std::int32_t* offsets_;
 };
 
-// Some blocks of some outputs: what is brought into order at a time.
+// Some blocks of some outputs: what is at work at a time.
 struct Chunk {
     std::size_t first_output, n_outputs, first_block, n_blocks;
 };
@@ -72,50 +91,45 @@ void prefetch(const BlockWeights& weights, const Chunk& chunk, std::size_t part,
         for (std::size_t j = 0; j < n_bytes; j += LINE) __builtin_prefetch(from + i * row_bytes + j, 0, 2);
 }
 
-// Bring the weights of a chunk into the order of the product. Those of 4 bits become codes of 8 first, in the cache.
-void pack(const Kernels& kernels, const BlockWeights& weights, const Chunk& chunk, std::uint8_t* panel, float* panel_scales) {
-    alignas(64) std::uint8_t expanded[PANEL_INPUTS * MAX_PANEL_COLUMNS];
-    const std::size_t n_blocks = weights.n_blocks(), n_inputs = chunk.n_blocks * weights.block_size;
-    std::size_t row_bytes = weights.row_bytes();
-    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_bytes();
-    if (weights.bits == 4) {
-        for (std::size_t i = 0; i < chunk.n_outputs; ++i)
-            kernels.expand_codes(from + i * row_bytes, n_inputs / 2, expanded + i * n_inputs);
-        from = expanded, row_bytes = n_inputs;
-    }
-    kernels.pack_panel(from, weights.scales + chunk.first_output * n_blocks + chunk.first_block, chunk.n_outputs,
-                       chunk.n_blocks, weights.block_size, row_bytes, n_blocks, panel, panel_scales);
-}
-
-void multiply_chunk(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
-                    const Chunk& chunk, const Chunk* next) {
-    alignas(64) std::uint8_t panel[PANEL_INPUTS * MAX_PANEL_COLUMNS];
-    alignas(64) float panel_scales[PANEL_INPUTS / 16 * MAX_PANEL_COLUMNS];
-    pack(kernels, weights, chunk, panel, panel_scales);
-    for (std::size_t i = 0; i < activations.n_tiles(); ++i) {
-        if (next != nullptr) prefetch(weights, *next, i, activations.n_tiles());
-        kernels.multiply_tile(activations.tile(i, chunk.first_block, chunk.n_blocks), panel, panel_scales, chunk.n_outputs,
-                              chunk.first_block == 0,
-                              y + activations.first_row(i) * weights.n_outputs + chunk.first_output, weights.n_outputs);
+void copy_strip(const Kernels& kernels, const BlockWeights& weights, const Chunk& chunk, const WeightStrip& strip) {
+    const std::size_t n_blocks = weights.n_blocks(), block_bytes = weights.block_bytes();
+    const auto copy = weights.bits == 4 ? kernels.expand_weights : kernels.copy_weights;
+    for (std::size_t n = 0; n < chunk.n_outputs; ++n) {
+        const std::size_t at = (chunk.first_output + n) * n_blocks + chunk.first_block;
+        copy(weights.codes + at * block_bytes, chunk.n_blocks * block_bytes, strip.codes + n * WEIGHT_STRIDE);
+        for (std::size_t block = 0; block < chunk.n_blocks; ++block)
+            strip.scales[block * STRIP_OUTPUTS + n] = weights.scales[at + block];
     }
 }
 
-// Outputs from `first` to before `last`, panel by panel and each along its inputs.
-void multiply_panels(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
-                     std::size_t first, std::size_t last) {
-    const std::size_t blocks_at_once = PANEL_INPUTS / weights.block_size;
+// Outputs from `first` on, at most STRIP_OUTPUTS, for all rows.
+void multiply_strip(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
+                    std::size_t first) {
+    thread_local std::vector<std::uint8_t> codes;
+    thread_local std::vector<float> scales, memory;
+    const std::size_t blocks_at_once = STRIP_INPUTS / weights.block_size, n_panels = activations.n_panels();
+    const std::size_t n_outputs = std::min(STRIP_OUTPUTS, weights.n_outputs - first), sums_of_panel = n_outputs * MAX_PANEL_ROWS;
+    const WeightStrip strip = {n_outputs, at_least(codes, STRIP_OUTPUTS * WEIGHT_STRIDE),
+                               at_least(scales, blocks_at_once * STRIP_OUTPUTS)};
+    float* sums = at_least(memory, n_panels * sums_of_panel);
     const auto chunk_at = [&](std::size_t output, std::size_t block) -> Chunk {
-        return {output, std::min(kernels.panel_columns, last - output), block,
+        return {output, std::min(STRIP_OUTPUTS, weights.n_outputs - output), block,
                 std::min(blocks_at_once, weights.n_blocks() - block)};
     };
-    Chunk chunk = chunk_at(first, 0);
-    for (;;) {
-        std::size_t output = chunk.first_output, block = chunk.first_block + chunk.n_blocks;
-        if (block == weights.n_blocks()) output += chunk.n_outputs, block = 0;
-        if (output == last) return multiply_chunk(kernels, weights, activations, y, chunk, nullptr);
-        const Chunk next = chunk_at(output, block);
-        multiply_chunk(kernels, weights, activations, y, chunk, &next);
-        chunk = next;
+    for (std::size_t block = 0; block < weights.n_blocks(); block += blocks_at_once) {
+        const Chunk chunk = chunk_at(first, block);
+        const bool is_last = block + chunk.n_blocks == weights.n_blocks();
+        const std::size_t next_output = is_last ? first + n_outputs : first;
+        copy_strip(kernels, weights, chunk, strip);
+        for (std::size_t i = 0; i < n_panels; ++i) {
+            if (next_output < weights.n_outputs)
+                prefetch(weights, chunk_at(next_output, is_last ? 0 : block + chunk.n_blocks), i, n_panels);
+            const Panel panel = activations.panel(i, block, chunk.n_blocks);
+            kernels.multiply_panel(panel, strip, block == 0, sums + i * sums_of_panel);
+            if (is_last)
+                kernels.turn_panel(sums + i * sums_of_panel, panel, n_outputs,
+                                   y + i * kernels.panel_rows * weights.n_outputs + first, weights.n_outputs);
+        }
     }
 }
 
@@ -124,12 +138,10 @@ void multiply_panels(const Kernels& kernels, const BlockWeights& weights, const 
 void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, float* y,
             const Parallel& parallel) {
     if (n_rows == 0) return;
-    if (n_rows == 1) return linear_row(kernels, weights, x, y, parallel);
+    if (n_rows == 1) return multiply_one_row(kernels, weights, x, y, parallel);
     const Activations activations(kernels, x, n_rows, weights, parallel);
-    const std::size_t step = PANELS_AT_ONCE * kernels.panel_columns;
-    parallel((weights.n_outputs + step - 1) / step, [&](std::size_t i) {
-        multiply_panels(kernels, weights, activations, y, i * step, std::min((i + 1) * step, weights.n_outputs));
-    });
+    parallel((weights.n_outputs + STRIP_OUTPUTS - 1) / STRIP_OUTPUTS,
+             [&](std::size_t i) { multiply_strip(kernels, weights, activations, y, i * STRIP_OUTPUTS); });
 }
 
 }  // namespace aurora

@@ -21,11 +21,8 @@ struct BlockWeights {
 
 // y (n_rows, n_outputs) = x (n_rows, n_inputs) times the weights. x is rounded to 8 bits by rows and blocks.
 // One row is a walk along the weights as they lie: the memory is the limit. More rows are tiles of products, for which
-// every thread brings a panel of weights into order when it needs it, in its own cache.
+// the activations are brought into order once, and weights are read as they lie.
 void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, float* y,
             const Parallel& parallel);
-
-// The same for one row; see linear_row_cpu.cpp.
-void linear_row(const Kernels& kernels, const BlockWeights& weights, const float* x, float* y, const Parallel& parallel);
 
 }  // namespace aurora

@@ -35,6 +35,7 @@ def rows(bundle, invoke):
 def test_every_stage_has_a_row_with_the_environment(bundle, rows):
     found = rows("--threads", 1)
     assert [row["test"] for row in found] == TESTS
+    assert {row["n_ahead"] for row in found} == {0}
     for row in found:
         assert row["bundle"] == bundle.name
         assert row["threads"] == 1

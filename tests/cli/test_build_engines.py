@@ -16,7 +16,18 @@ from aurora_export.export import engine_from_onnx
         (["x.aurora", "--target", "tensorrt-rtx", "--out", "y"], "--out has no meaning with --target"),
         (["x.aurora", "--target", "tensorrt-rtx", "--precision", "fp16"], "--precision has no meaning with --target"),
         (["x.aurora", "--target", "tensorrt-rtx", "--set", "a.b=1"], "--set has no meaning with --target"),
-        (["x.aurora", "--target", "orin", "--compute-capability", "8.7"], "target orin: unknown"),
+        (["x.aurora", "--target", "xavier"], "target xavier: unknown"),
+        (
+            ["x.aurora", "--target", "orin", "--compute-capability", "8.7"],
+            "--compute-capability has no meaning for orin",
+        ),
+        (["x.aurora", "--target", "thor", "--optimization-level", "6"], "optimization level 6: it is 0 to 5"),
+        (["x.aurora", "--target", "thor", "--hardware-compatible", "all"], "hardware level all: unknown"),
+        (
+            ["x.aurora", "--target", "tensorrt-rtx", "--gpu", "1"],
+            "options of TensorRT have no meaning for tensorrt-rtx",
+        ),
+        (["x.aurora", "--gpu", "1", "--out", "y"], "--gpu is for engines"),
         (["x.aurora", "--target", "tensorrt-rtx"], "compute capability missing"),
         (["x.aurora", "--compute-capability", "8.6", "--out", "y"], "--compute-capability is for engines"),
         (["x.aurora"], "no --out"),
@@ -29,7 +40,7 @@ def test_usage_errors(refused, arguments, message):
 
 
 def test_engines_are_named_with_their_sizes(invoke, bundle_copy, monkeypatch):
-    def write(job):
+    def write(job, **_):
         Path(job["engine"]).write_bytes(bytes(1_500_000))
         return {"version": "1.7.1"}
 

@@ -38,3 +38,20 @@ def test_native_operators_are_named(invoke, monkeypatch):
     monkeypatch.setenv("AURORA_CPU_LIBRARY", "off")
     assert "native operators: none, graphs run slower (AURORA_CPU_LIBRARY is off)" in invoke("doctor").stdout
     assert json.loads(invoke("doctor", "--json").stdout)["operators"]["library"] is None
+
+
+def test_what_a_gpu_would_need_is_named(invoke, monkeypatch):
+    from aurora_export import nvidia_driver
+
+    monkeypatch.setattr(nvidia_driver, "LIBRARY", "libno_such_driver.so.1")
+    assert "GPU: none (no NVIDIA driver: libno_such_driver" in invoke("doctor").stdout
+    gpu = nvidia_driver.Gpu(0, "Orin", "8.7", 2**33, "12.6")
+    monkeypatch.setattr(nvidia_driver, "gpus", lambda: (gpu,))
+    monkeypatch.setenv("AURORA_CUDA_LIBRARIES", "/nowhere")
+    said = invoke("doctor").stdout
+    assert "GPU 0: Orin, 8.7, CUDA 12.6" in said
+    assert "--device cuda: onnxruntime has no CUDA provider: pip install 'aurora-export[gpu]'" in said
+    assert "--device tensorrt: " in said
+    report = json.loads(invoke("doctor", "--json").stdout)["gpu"]
+    assert report["gpus"][0]["compute_capability"] == "8.7"
+    assert "no /nowhere/libaurora_ort_cuda.so" in report["cuda"]["problem"]

@@ -56,6 +56,12 @@ def test_an_answer_begins_with_a_character(pieces, shown):
     assert list(without_leading_space(pieces)) == shown
 
 
+def test_frames_ahead_change_nothing(bundle, clip, invoke, expected):
+    for n_ahead in (0, 3):
+        result = invoke("run", bundle, clip, *PROMPT, "--max-tokens", 9, "--ahead", n_ahead)
+        assert (result.exit_code, result.stdout) == (0, expected() + "\n")
+
+
 def test_one_json_object(bundle, clip, invoke, expected):
     result = invoke("run", bundle, clip, *PROMPT, "--max-tokens", 9, "--json")
     summary = json.loads(result.stdout)
@@ -140,6 +146,7 @@ def test_a_missing_bundle(clip, refused):
         (("--top-k", -1), "top_k is -1; it must be a whole number 0 or more"),
         (("--seed", -1), "seed is -1; it must be a whole number from 0 to 2^64 - 1"),
         (("--threads", 0), "threads is 0; at least 1 is needed"),
+        (("--ahead", -1), "-1 frames ahead; 0 to 64 are possible"),
         (("--device", "tpu"), "unknown device 'tpu'"),
         (("--prompt", " "), "the question is empty"),
     ],

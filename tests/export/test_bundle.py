@@ -198,6 +198,17 @@ def test_wrong_weights_fail_the_build(built6, untouched, monkeypatch, exported_b
         build_bundle(built6.loaded, untouched)
 
 
+def test_what_is_not_accepted_is_not_written(built6, untouched, exported_before):
+    """The last word is the caller's, over the finished bundle."""
+
+    def refuse(folder):
+        verify_files(folder, read_manifest(folder))
+        raise AccuracyError("loses too much")
+
+    with pytest.raises(AccuracyError, match="loses too much"):
+        build_bundle(built6.loaded, untouched, accept=refuse)
+
+
 def test_graph_that_breaks_a_rule_fails_the_build(built6, untouched, monkeypatch, exported_before):
     def spoil(graph, path, progress=None, *, precision):
         exported_before(graph, path, progress, precision=precision)

@@ -15,8 +15,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper, save
 
 from aurora_export.cli.progress import Progress
 from aurora_export.errors import IncompatibleError
+from aurora_export.export.builder_process import run_builder
 from aurora_export.export.bundle import build_bundle
-from aurora_export.export.engine_from_onnx import RTX, build_engines, run_builder
+from aurora_export.export.engine_from_onnx import RTX, build_engines
 from aurora_export.export.rtx_builder import configure
 from aurora_export.manifest import read_manifest, verify_files
 from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
@@ -72,7 +73,7 @@ def build(folder: Path, nodes: Sequence[NodeProto], weights: dict[str, np.ndarra
         "compute_capabilities": [capability],
         "profiles": [],
     }
-    answer = run_builder(job)
+    answer = run_builder(job, program="aurora_export.export.rtx_builder", library="TensorRT-RTX")
     assert (folder / "g.engine").stat().st_size > 0
     return answer
 

@@ -143,7 +143,7 @@ void test_linear(const Kernels& kernels, std::size_t bits, std::size_t T, std::s
     std::vector<double> expected(T * N), bounds(T * N);
     for (std::size_t t = 0; t < T; ++t) {
         for (std::size_t n = 0; n < N; ++n) {
-            double total = 0, bound = 0;
+            double total = 0, bound = 0, squares = 0;
             for (std::size_t q = 0; q < n_blocks; ++q) {
                 float peak = 0;
                 for (std::size_t i = q * block; i < std::fmin(K, (q + 1) * block); ++i) peak = std::fmax(peak, std::fabs(x[t * K + i]));
@@ -151,12 +151,13 @@ void test_linear(const Kernels& kernels, std::size_t bits, std::size_t T, std::s
                 for (std::size_t i = q * block; i < std::fmin(K, (q + 1) * block); ++i) {
                     const double exact = x[t * K + i] * inverse, code = codes[n * n_blocks * block + i] - zero;
                     total += std::nearbyint(exact) * code * step;
+                    squares += std::pow(std::nearbyint(exact) * code * step, 2);
                     // A number between two codes may go either way in float.
                     if (std::fabs(std::fabs(exact - std::trunc(exact)) - 0.5) < 1e-4) bound += std::fabs(code * step);
                 }
             }
             expected[t * N + n] = total, bounds[t * N + n] = bound;
-            scale = std::fmax(scale, std::fabs(total));
+            scale = std::fmax(scale, std::sqrt(squares));  // the total may be nearly nothing
         }
     }
     for (std::size_t i = 0; i < T * N; ++i) expect_near(bits == 8 ? "linear" : "linear, 4 bits", kernels.name, y[i], expected[i], 1e-5 * scale + bounds[i]);

@@ -154,7 +154,7 @@ def test_an_unknown_operator(bundle, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"device": "tpu"}, "unknown device 'tpu'"), ({"threads": 0}, "threads is 0; at least 1 is needed")],
+    [({"threads": 0}, "threads is 0; at least 1 is needed")],
 )
 def test_bad_options(options, message, bundle):
     with pytest.raises(UsageError) as caught:

@@ -29,8 +29,14 @@ AURORA_INLINE void split_pairs(std::int8_t* codes, std::size_t n) {
 }
 
 static void prepare_row(const float* x, std::size_t n_inputs, const RowCodes& row) {
-    const TileRows plain = {1, row.n_blocks, row.block_size, row.codes, row.scales, row.offsets};
-    quantize_rows(x, n_inputs, n_inputs, plain, row.bits == 4 ? ZERO_CODE_OF_4_BITS : OFFSET);
+    for (std::size_t block = 0; block < row.n_blocks; ++block) {
+        const std::size_t begin = block * row.block_size;
+        const std::size_t n = n_inputs - begin < row.block_size ? n_inputs - begin : row.block_size;
+        const Rounded rounded =
+            round_block(x + begin, n, row.block_size, row.codes + begin, row.bits == 4 ? ZERO_CODE_OF_4_BITS : OFFSET);
+        row.scales[block] = rounded.scale;
+        row.offsets[block] = rounded.offset;
+    }
     const std::size_t n_codes = row.n_blocks * row.block_size, codes_of_vector = VECTOR_BYTES * 8 / row.bits;
     const std::size_t n_vectors = (n_codes + codes_of_vector - 1) / codes_of_vector;
     std::memset(row.codes + n_codes, 0, n_vectors * codes_of_vector - n_codes);
@@ -159,20 +165,21 @@ static void multiply_row(const RowCodes& row, const std::uint8_t* weights, const
         multiply_row_of<8>(row, weights, weight_scales, n_outputs, y);
 }
 
-// Weights of 4 bits as codes of 8, 128 for 0, two for each of `n_bytes`.
-static void expand_codes(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to) {
+// Weights of 4 bits as `copy_weights` makes them of 8: two codes for each of `n_bytes`.
+static void expand_weights(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to) {
     typedef std::uint8_t Bytes __attribute__((vector_size(VECTOR_BYTES / 2)));
     typedef std::uint16_t Shorts __attribute__((vector_size(VECTOR_BYTES)));
+    constexpr unsigned ADDED = 128 - ZERO_CODE_OF_4_BITS, FLIPPED = OFFSET ? 0 : 0x80;
     std::size_t i = 0;
     for (; i + sizeof(Bytes) <= n_bytes; i += sizeof(Bytes)) {
         Bytes bytes;
         std::memcpy(&bytes, from + i, sizeof bytes);
         const Shorts pairs = __builtin_convertvector(bytes, Shorts);
-        const Shorts codes = ((pairs | pairs << 4) & 0x0f0f) + 0x7878;
+        const Shorts codes = (((pairs | pairs << 4) & 0x0f0f) + ADDED * 0x101) ^ FLIPPED * 0x101;
         std::memcpy(to + 2 * i, &codes, sizeof codes);
     }
     for (; i < n_bytes; ++i) {
-        to[2 * i] = static_cast<std::uint8_t>((from[i] & 15) + 120);
-        to[2 * i + 1] = static_cast<std::uint8_t>((from[i] >> 4) + 120);
+        to[2 * i] = static_cast<std::uint8_t>(((from[i] & 15) + ADDED) ^ FLIPPED);
+        to[2 * i + 1] = static_cast<std::uint8_t>(((from[i] >> 4) + ADDED) ^ FLIPPED);
     }
 }

@@ -1,0 +1,316 @@
+r"""Our calibration beside those of onnxruntime.quantization and nvidia-modelopt: the vision graph, the same clips.
+
+    python testbed/write_questions.py build/clips --questions 150 --noise 60 --seed 3
+    python testbed/write_questions.py build/noisy --questions 1000 --noise 60
+    python benchmarks/record.py calibration -- python benchmarks/bench_calibration.py testbed/checkpoint \
+        --clips build/clips/questions.jsonl --questions build/noisy/questions.jsonl --modelopt PYTHON
+
+Each quantizes the linear layers of the testbed's tower and projector to 8 bits, weights for each output channel and
+activations for the whole tensor, and leaves merging alone. Three measures: the relative error of the tokens position by
+position in a twin that merges nothing; the same after four channels of every LayerNorm were made sixty times as large
+and the weights that read them as much smaller, which changes nothing but what quantization makes of it; the answers.
+
+PYTHON is that of an environment with nvidia-modelopt; without it its rows are left out, and the result says so.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from aurora_export.calibration.calibrate import Method, calibrate
+from aurora_export.calibration.clips import Clip
+from aurora_export.calibration.gate import loss_of
+from aurora_export.calibration.measures import Yardstick, remembering
+from aurora_export.calibration.questions import read_questions
+from aurora_export.calibration.recipes import RECIPES
+from aurora_export.calibration.sites import site_of_weight
+from aurora_export.calibration.variants import Variants
+from aurora_export.calibration.visual_measures import compare_visual, frames_of
+from aurora_export.export.bundle import build_bundle
+from aurora_export.manifest import digest_files, read_manifest, write_manifest
+from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
+from aurora_export.runtime.engine_onnx import OnnxEngine
+from aurora_export.runtime.opened_bundle import OpenedBundle, open_bundle
+
+N_CLIPS = 32
+N_HELD_OUT = 64
+N_OUTLIERS, OUTLIER_FACTOR = 4, 60.0
+THREADS = 1
+HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One bundle to quantize, and frames that no calibration sees."""
+
+    opened: OpenedBundle
+    calibration: np.ndarray
+    """uint8, shape (F, S, S, 3)"""
+    clips: tuple[str, ...]
+    held_out: np.ndarray
+
+    @property
+    def graph(self) -> Path:
+        """The float32 vision graph."""
+        return self.opened.path / self.opened.manifest.files["vision"]
+
+
+Quantizer = Callable[[Setting, ExitStack], OpenedBundle]
+
+
+def ours(method: Method, precision: str = "int8") -> Quantizer:
+    """Our scales, and the recipe of a precision on the vision graph."""
+
+    def quantize(setting: Setting, stack: ExitStack) -> OpenedBundle:
+        scales_path = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "scales.json"
+        clips = [Clip(Path(video)) for video in setting.clips]
+        scales, _ = calibrate(setting.opened.path, clips, scales_path, progress=Quiet(), method=method, threads=THREADS)
+        variants = Variants.of(setting.opened, scales, RECIPES[precision], threads=THREADS)
+        groups = frozenset(group for group, graph in variants.graph_of.items() if graph == "vision")
+        return stack.enter_context(variants.opened(groups))
+
+    return quantize
+
+
+def onnxruntime_static(method: str) -> Quantizer:
+    """`quantize_static` of ONNX Runtime; method: a name of CalibrationMethod."""
+
+    def quantize(setting: Setting, stack: ExitStack) -> OpenedBundle:
+        from onnxruntime import quantization
+
+        out = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "vision.onnx"
+
+        class Reader(quantization.CalibrationDataReader):
+            """Each frame once."""
+
+            def __init__(self) -> None:
+                self._frames = iter(setting.calibration)
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                frame = next(self._frames, None)
+                return None if frame is None else {"frames": frame[None]}
+
+        quantization.quantize_static(
+            str(setting.graph),
+            str(out),
+            Reader(),
+            calibrate_method=quantization.CalibrationMethod[method],
+            op_types_to_quantize=["MatMul", "Gemm"],
+            nodes_to_quantize=linear_nodes(setting.graph),
+            per_channel=True,
+            activation_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QInt8,
+            extra_options={"ActivationSymmetric": True, "WeightSymmetric": True},
+        )
+        return with_vision(setting, out)
+
+    return quantize
+
+
+def modelopt(python: str, method: str) -> Quantizer:
+    """nvidia-modelopt's ONNX quantization, in its own environment."""
+
+    def quantize(setting: Setting, stack: ExitStack) -> OpenedBundle:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        np.save(folder / "frames.npy", setting.calibration)
+        for part in setting.graph.parent.glob("vision.onnx*"):
+            shutil.copyfile(part, folder / part.name)
+        job = {
+            "graph": str(folder / "vision.onnx"),
+            "out": str(folder / "quantized.onnx"),
+            "frames": str(folder / "frames.npy"),
+            "nodes": linear_nodes(setting.graph),
+            "mode": "int8",
+            "method": method,
+        }
+        (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+        command = [python, str(HERE / "peer_modelopt.py"), str(folder / "job.json")]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        if process.returncode:
+            raise RuntimeError(f"modelopt: {process.stderr.strip().splitlines()[-1]}")
+        return with_vision(setting, Path(job["out"]))
+
+    return quantize
+
+
+def with_vision(setting: Setting, path: Path) -> OpenedBundle:
+    """The bundle with another vision graph; its other engines are float32."""
+    spec = setting.opened.manifest.contract["vision"]
+    return replace(setting.opened, vision=OnnxEngine(path, spec, threads=THREADS))
+
+
+def linear_nodes(path: Path) -> list[str]:
+    """Names of the nodes that ours quantizes too: products with a weight that is a site, pixels excepted."""
+    model = onnx.load(path, load_external_data=False)
+    found = [(node.name, site_of_weight(node.input[1])) for node in model.graph.node if len(node.input) > 1]
+    return [name for name, site in found if site is not None and site != "vision.patch"]
+
+
+class Quiet:
+    """Progress that nobody watches."""
+
+    def phase(self, name: str) -> None:
+        """Nothing."""
+
+    def detail(self, text: str) -> None:
+        """Nothing."""
+
+
+def plant_outliers(bundle: Path) -> None:
+    """Enlarge channels of every LayerNorm before a linear layer and shrink the weights that read them, in place."""
+    manifest = read_manifest(bundle)
+    path = bundle / manifest.files["vision"]
+    model = onnx.load(path)
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+    rng = np.random.default_rng(0)
+    for name in [
+        name for name in tensors if re.fullmatch(r"vision\.encoder\.layers\.\d+\.layer_norm[12]\.weight", name)
+    ]:
+        layer, norm = name.split(".layer_norm")[0], name.split(".layer_norm")[1][0]
+        width = tensors[name].dims[0]
+        factors = np.ones(width, np.float32)
+        factors[rng.choice(width, N_OUTLIERS, replace=False)] = OUTLIER_FACTOR
+        for part in ("weight", "bias"):
+            scale(tensors[f"{layer}.layer_norm{norm}.{part}"], factors)
+        readers = [f"self_attn.{x}_proj" for x in "qkv"] if norm == "1" else ["mlp.fc1"]
+        for reader in readers:
+            scale(tensors[f"{layer}.{reader}.weight.transposed"], 1 / factors[:, None])
+    path.with_name(f"{path.name}.data").unlink()
+    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    write_manifest(bundle, manifest.model_copy(update={"digests": dict(digest_files(bundle))}))
+
+
+def scale(tensor: onnx.TensorProto, factors: np.ndarray) -> None:
+    """Multiply an initializer in place."""
+    array = numpy_helper.to_array(tensor) * factors
+    tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+
+
+@contextmanager
+def settings(checkpoint: Path, clips: list[str], held_out: list[str]) -> Iterator[dict[str, Setting]]:
+    """The bundle as it is, a twin that merges nothing, and that with planted outliers."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = {}
+        for name, overrides in (("as it is", {}), ("twin", {"merge": {"kept_ratio": 1.0}})):
+            loaded = open_checkpoint(CheckpointSource(path=checkpoint), profile=None, overrides=overrides)
+            build_bundle(loaded, Path(folder) / name)
+            found[name] = setting_of(Path(folder) / name, clips, held_out)
+        planted = Path(shutil.copytree(Path(folder) / "twin", Path(folder) / "planted"))
+        plant_outliers(planted)
+        found["planted"] = setting_of(planted, clips, held_out)
+        yield found
+
+
+def setting_of(bundle: Path, clips: list[str], held_out: list[str]) -> Setting:
+    """Open a bundle and read the frames."""
+    opened = open_bundle(bundle, threads=THREADS)
+    frames = [np.stack(list(frames_of(opened, videos))) for videos in (clips, held_out)]
+    return Setting(opened, frames[0], tuple(clips), frames[1][:N_HELD_OUT])
+
+
+def visual_error(setting: Setting, candidate: OpenedBundle) -> Any:
+    """What the tokens of frames that were not calibrated on lose."""
+    outputs = [
+        {name: np.concatenate([run[name] for run in runs]) for name in runs[0]}
+        for side in (candidate, setting.opened)
+        for runs in [[side.vision.run({"frames": frame[None]}) for frame in setting.held_out]]
+    ]
+    return compare_visual(*outputs)
+
+
+def measure(quantizer: Quantizer, found: dict[str, Setting], yardstick: Yardstick) -> dict[str, Any]:
+    """One row of the table."""
+    row: dict[str, Any] = {}
+    for name, setting in found.items():
+        with ExitStack() as stack:
+            start = time.perf_counter()
+            candidate = quantizer(setting, stack)
+            seconds = time.perf_counter() - start
+            visual = visual_error(setting, candidate)
+            if name == "as it is":
+                loss = loss_of(yardstick.measure(candidate), yardstick.outcomes)
+                row |= {
+                    "accuracy": loss.accuracy,
+                    "drop": loss.drop,
+                    "drop_error": loss.drop_error,
+                    "agreement": loss.agreement,
+                    "kl": loss.kl,
+                    "kl_error": loss.kl_error,
+                    "pooled": visual.pooled,
+                    "matched": visual.matched,
+                    "seconds": seconds,
+                }
+            else:
+                row[f"error_{name}"] = visual.positional
+    return row
+
+
+def quantizers(modelopt_python: str | None) -> dict[str, Quantizer]:
+    """Name of a row -> who quantizes."""
+    rows: dict[str, Quantizer] = {
+        "ours, mse (default)": ours(Method()),
+        "ours, mse, smoothing 0.5": ours(Method(smoothing=0.5)),
+        "ours, entropy": ours(Method(name="entropy")),
+        "ours, percentile": ours(Method(name="percentile")),
+        "ours, max": ours(Method(name="max")),
+        **{f"onnxruntime {method}": onnxruntime_static(method) for method in ("MinMax", "Percentile", "Entropy")},
+    }
+    if modelopt_python is not None:
+        rows |= {f"modelopt {method}": modelopt(modelopt_python, method) for method in ("max", "entropy")}
+    return rows
+
+
+@click.command()
+@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.option("--clips", type=click.Path(path_type=Path), required=True, help="Questions whose videos calibrate.")
+@click.option("--questions", type=click.Path(path_type=Path), required=True, help="What accuracy is measured on.")
+@click.option("--modelopt", "modelopt_python", metavar="PYTHON", help="Of an environment with nvidia-modelopt.")
+@click.option("--only", metavar="WORD", default="", help="Rows whose names hold it.")
+def main(checkpoint: Path, clips: Path, questions: Path, modelopt_python: str | None, only: str) -> None:
+    """Print one JSON object."""
+    logging.getLogger().setLevel(logging.ERROR)
+    asked = read_questions(questions)
+    calibrated_on = list(read_questions(clips).videos)[:N_CLIPS]
+    if set(calibrated_on) & set(asked.videos):
+        raise click.ClickException("a clip is both calibrated on and asked about")
+    with settings(checkpoint, calibrated_on, list(asked.videos)[: N_HELD_OUT // 8]) as found:
+        yardstick = Yardstick.of(remembering(found["as it is"].opened), asked.questions)
+        rows = {}
+        for name, quantizer in quantizers(modelopt_python).items():
+            if only in name:
+                print(f"{name} ...", file=sys.stderr, flush=True)
+                rows[name] = measure(quantizer, found, yardstick)
+    base = loss_of(yardstick.outcomes, yardstick.outcomes)
+    result = {
+        "what": "the vision graph of the testbed at int8 by several calibrations on the same clips; the rest float32",
+        "clips": len(calibrated_on),
+        "frames": 8 * len(calibrated_on),
+        "questions": len(asked.questions),
+        "accuracy_fp32": base.accuracy,
+        "planted": f"{N_OUTLIERS} channels of every LayerNorm, {OUTLIER_FACTOR:g} times",
+        "modelopt": "measured" if modelopt_python is not None else "not installed here",
+        "rows": rows,
+    }
+    json.dump(result, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+// A conversation about a video: frames and text go into one recurrent state, an answer comes out.
+// Mirrors runtime/session.py, which draws the data flow.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "frames.h"
+#include "model.h"
+#include "sampling.h"
+#include "state_file.h"
+
+namespace aurora {
+
+enum class AnswerEnd { unfinished = 0, stop = 1, length = 2 };
+
+struct AskOptions {
+    SamplingOptions sampling;
+    std::uint32_t max_tokens = 256;
+    std::vector<std::string> stop;
+};
+
+struct Answer {
+    AnswerEnd end = AnswerEnd::unfinished;
+    bool cancelled = false;
+    std::uint32_t n_tokens = 0;
+    double question_s = 0, answer_s = 0;
+};
+
+struct WatchOptions {
+    std::optional<std::string_view> prompt;
+    std::string_view sampling = "as given";
+    std::optional<double> time_s;
+};
+
+// Not for several threads at once; c_api.cpp sees to that.
+class Session {
+public:
+    explicit Session(std::shared_ptr<const Model> model);
+
+    using FrameView = std::variant<RgbFrame, Nv12Frame>;
+
+    // Read one frame, and the text before it, into the state. Throws Error(usage) for a prompt in mid-video.
+    void watch(const FrameView& frame, const WatchOptions& options);
+
+    // Answer in pieces, each a whole text; `on_text` returns true to cancel.
+    Answer ask(std::string_view question, const AskOptions& options, const std::function<bool(const std::string&)>& on_text);
+
+    void reset();
+    std::unique_ptr<Session> clone() const;
+
+    // The state as the bytes of a `.aurstate` file, and back. `name` stands in messages.
+    std::string encode(bool packed) const;
+    void decode(std::string_view bytes, const std::string& name);
+    std::uint64_t save(const std::string& path, bool packed) const;
+    void load(const std::string& path);
+
+    const Model& model() const { return *model_; }
+    const float* visual_tokens() const { return has_frame_ ? vision_->visual_tokens() : nullptr; }  // (K, E)
+    const float* logits() const { return logits_; }                                                 // (V) or nullptr
+    std::string info() const;
+
+private:
+    enum Stage { RESIZE, VISION, PREFILL, QUESTION, ANSWER, N_STAGES };
+
+    // The saved state that this session continues.
+    struct Loaded {
+        std::string digest;
+        std::int64_t tokens_seen;
+    };
+
+    // Text and tokens on their way into the language graph, cut into runs of MAX_CHUNK_TOKENS. At least one is fed.
+    void feed_ids(const Ids& ids) { feed_ids(ids.data(), ids.size()); }
+    void feed_ids(const std::int32_t* ids, std::size_t n_ids);
+    void feed_rows(const float* rows, std::size_t n_rows);
+    void finish_feed();
+
+    Ids ids_before_video(const WatchOptions& options) const;
+    State zero_state() const;
+    StateHeader header() const;
+    State state() const;
+    State state_to_save() const;
+    void continue_from(const State& state);
+    void continue_from_file(const State& state);
+
+    std::shared_ptr<const Model> model_;
+    std::unique_ptr<Vision> vision_;
+    std::unique_ptr<Loop> loop_;
+    Resizer resizer_;
+    Ids separator_;
+    StateHeader header_;  // without video_digest, which is kept as bytes
+    std::array<std::uint8_t, 32> video_digest_{};
+    std::optional<Loaded> loaded_;
+    const float* logits_ = nullptr;
+    std::size_t n_pending_ = 0;  // rows in the loop's input that were not run yet
+    bool has_frame_ = false;
+    std::int64_t n_frames_ = 0, n_visual_tokens_ = 0, n_text_tokens_ = 0, n_answer_tokens_ = 0;
+    std::array<double, N_STAGES> seconds_{};
+};
+
+}  // namespace aurora
