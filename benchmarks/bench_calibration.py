@@ -7,8 +7,8 @@ r"""Our calibration beside those of onnxruntime.quantization and nvidia-modelopt
 
 Each quantizes the linear layers of the testbed's tower and projector to 8 bits, weights for each output channel and
 activations for the whole tensor, and leaves merging alone. Three measures: the relative error of the tokens position by
-position in a twin that merges nothing; the same after four channels of every LayerNorm were made sixty times as large
-and the weights that read them as much smaller, which changes nothing but what quantization makes of it; the answers.
+position in a twin that merges nothing; the same after four channels of what the layers read were made sixty times as
+large and the weights that read them as much smaller, which changes only what quantization makes of it; the answers.
 
 PYTHON is that of an environment with nvidia-modelopt; without it its rows are left out, and the result says so.
 """
@@ -17,22 +17,22 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import onnx
-from onnx import numpy_helper
+import onnx_ir as ir
 
 from aurora_export.calibration.calibrate import Method, calibrate
 from aurora_export.calibration.clips import Clip
@@ -40,7 +40,8 @@ from aurora_export.calibration.gate import loss_of
 from aurora_export.calibration.measures import Yardstick, remembering
 from aurora_export.calibration.questions import read_questions
 from aurora_export.calibration.recipes import RECIPES
-from aurora_export.calibration.sites import site_of_weight
+from aurora_export.calibration.sites import find_sites, site_of_weight
+from aurora_export.calibration.smoothing import divided_parameters, fold_smoothing
 from aurora_export.calibration.variants import Variants
 from aurora_export.calibration.visual_measures import compare_visual, frames_of
 from aurora_export.export.bundle import build_bundle
@@ -173,34 +174,45 @@ class Quiet:
         """Nothing."""
 
 
-def plant_outliers(bundle: Path) -> None:
-    """Enlarge channels of every LayerNorm before a linear layer and shrink the weights that read them, in place."""
+def plant_outliers(bundle: Path, sites: str = "vision.*") -> list[str]:
+    """Enlarge channels of what layers read, and shrink the weights that read them, in place; returns the sites.
+
+    sites: pattern of those after which to plant, as far as what computes them can carry the factor.  The model
+    computes what it did, but for rounding. Weights are read and written one by one.
+    """
     manifest = read_manifest(bundle)
-    path = bundle / manifest.files["vision"]
-    model = onnx.load(path)
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     rng = np.random.default_rng(0)
-    for name in [
-        name for name in tensors if re.fullmatch(r"vision\.encoder\.layers\.\d+\.layer_norm[12]\.weight", name)
-    ]:
-        layer, norm = name.split(".layer_norm")[0], name.split(".layer_norm")[1][0]
-        width = tensors[name].dims[0]
-        factors = np.ones(width, np.float32)
-        factors[rng.choice(width, N_OUTLIERS, replace=False)] = OUTLIER_FACTOR
-        for part in ("weight", "bias"):
-            scale(tensors[f"{layer}.layer_norm{norm}.{part}"], factors)
-        readers = [f"self_attn.{x}_proj" for x in "qkv"] if norm == "1" else ["mlp.fc1"]
-        for reader in readers:
-            scale(tensors[f"{layer}.{reader}.weight.transposed"], 1 / factors[:, None])
-    path.with_name(f"{path.name}.data").unlink()
-    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1024)
+    planted: list[str] = []
+    for graph in ("vision", "language"):
+        path = bundle / manifest.files[graph]
+        model = ir.load(path)
+        factors = {}
+        for name, site in find_sites(model.graph).items():
+            n_channels = site.n_channels
+            if fnmatchcase(name, sites) and n_channels and divided_parameters(name, model.graph) is not None:
+                factors[name] = np.ones(n_channels, np.float32)
+                factors[name][rng.choice(n_channels, N_OUTLIERS, replace=False)] = 1 / OUTLIER_FACTOR
+        if factors:
+            fold_smoothing(model, factors)
+            partial = path.parent / f"planted-{graph}.onnx"
+            ir.save(model, partial, external_data=f"{path.name}.data.planted", size_threshold_bytes=2**16)
+            del model
+            (path.parent / f"{path.name}.data.planted").replace(path.parent / f"{path.name}.data")
+            rename_data(partial, f"{path.name}.data").replace(path)
+            planted += factors
     write_manifest(bundle, manifest.model_copy(update={"digests": dict(digest_files(bundle))}))
+    return planted
 
 
-def scale(tensor: onnx.TensorProto, factors: np.ndarray) -> None:
-    """Multiply an initializer in place."""
-    array = numpy_helper.to_array(tensor) * factors
-    tensor.CopyFrom(numpy_helper.from_array(array.astype(np.float32), tensor.name))
+def rename_data(path: Path, name: str) -> Path:
+    """Let the tensors of a graph file be in a data file of another name."""
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = name
+    onnx.save(model, path)
+    return path
 
 
 @contextmanager
@@ -233,6 +245,11 @@ def visual_error(setting: Setting, candidate: OpenedBundle) -> Any:
         for runs in [[side.vision.run({"frames": frame[None]}) for frame in setting.held_out]]
     ]
     return compare_visual(*outputs)
+
+
+def difference_of_planting(found: dict[str, Setting]) -> float | None:
+    """What planting does in float32: rounding, no more."""
+    return visual_error(found["twin"], found["planted"].opened).positional
 
 
 def measure(quantizer: Quantizer, found: dict[str, Setting], yardstick: Yardstick) -> dict[str, Any]:
@@ -292,11 +309,13 @@ def main(checkpoint: Path, clips: Path, questions: Path, modelopt_python: str | 
         raise click.ClickException("a clip is both calibrated on and asked about")
     with settings(checkpoint, calibrated_on, list(asked.videos)[: N_HELD_OUT // 8]) as found:
         yardstick = Yardstick.of(remembering(found["as it is"].opened), asked.questions)
+        rounding = difference_of_planting(found)
         rows = {}
         for name, quantizer in quantizers(modelopt_python).items():
             if only in name:
                 print(f"{name} ...", file=sys.stderr, flush=True)
-                rows[name] = measure(quantizer, found, yardstick)
+                with redirect_stdout(sys.stderr):  # the peers print what they do
+                    rows[name] = measure(quantizer, found, yardstick)
     base = loss_of(yardstick.outcomes, yardstick.outcomes)
     result = {
         "what": "the vision graph of the testbed at int8 by several calibrations on the same clips; the rest float32",
@@ -304,7 +323,8 @@ def main(checkpoint: Path, clips: Path, questions: Path, modelopt_python: str | 
         "frames": 8 * len(calibrated_on),
         "questions": len(asked.questions),
         "accuracy_fp32": base.accuracy,
-        "planted": f"{N_OUTLIERS} channels of every LayerNorm, {OUTLIER_FACTOR:g} times",
+        "planted": f"{N_OUTLIERS} channels after every LayerNorm and attention of the tower, {OUTLIER_FACTOR:g} times",
+        "planting_in_float32": rounding,
         "modelopt": "measured" if modelopt_python is not None else "not installed here",
         "rows": rows,
     }

@@ -83,8 +83,7 @@ class Transformer:
         seconds = {}
         for name, flash in (("matrix", False), ("flash", True)):
             with self.open(FLASH_DEPTH, flash=flash) as peer:
-                peer.run("deepen", FLASH_DEPTH)
-                peer.run("read", CHUNK)
+                peer.run("deepen", FLASH_DEPTH)  # reads a chunk, so it is warm
                 seconds[name] = round(peer.run("read", CHUNK), 3)
         self.flash = seconds["flash"] < seconds["matrix"]
         say(f"attention: {seconds}")

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from html import escape
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,11 +22,13 @@ from aurora_export.calibration.drift import Drift, measure_drift
 from aurora_export.calibration.gate import Loss, Verdict, loss_of
 from aurora_export.calibration.measures import Outcome, Yardstick, require_same_model
 from aurora_export.calibration.questions import Questions
-from aurora_export.calibration.sensitivity import Row
 from aurora_export.calibration.svg import bar_plot, line_plot
 from aurora_export.calibration.visual_measures import VisualLoss, compare_visual, frames_of
 from aurora_export.manifest import Manifest, hash_file, read_manifest, write_manifest
 from aurora_export.runtime.opened_bundle import OpenedBundle
+
+if TYPE_CHECKING:  # it needs onnx, and measuring a bundle does not
+    from aurora_export.calibration.sensitivity import Row
 
 PAGE, DATA = "reports/accuracy.html", "reports/accuracy.json"
 FORMAT = 1

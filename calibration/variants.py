@@ -71,9 +71,12 @@ class Variants:
         return cls(yardstick, scales, recipe, tuple(graph_of), graph_of, threads, rounding_of)
 
     @contextmanager
-    def opened(self, quantized: frozenset[str]) -> Iterator[OpenedBundle]:
-        """The model with these groups quantized and all others in float; its files are gone afterwards."""
-        folder = Path(tempfile.mkdtemp(prefix="aurora-variant-"))
+    def opened(self, quantized: frozenset[str], *, folder: Path | None = None) -> Iterator[OpenedBundle]:
+        """The model with these groups quantized and all others in float; its files are gone afterwards.
+
+        folder: where they are meanwhile, if not among the temporary files of the machine.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="aurora-variant-", dir=folder))
         try:
             engines: dict[str, Engine] = {graph: getattr(self.yardstick, graph) for graph in GRAPHS}
             for graph in GRAPHS:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from aurora_export.cli.calibrate import INSTALL, NEEDED
 from aurora_export.cli.measure import check_max_drop
 from aurora_export.cli.options import PATH
 from aurora_export.cli.program import Subcommand
-from aurora_export.errors import UsageError
+from aurora_export.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
     from aurora_export.calibration.search import Found
@@ -51,6 +53,10 @@ def sensitivity_command(
     With --max-drop, find as few groups as can be kept in float so that no more than so many points are lost, over all
     questions; `build --scales` of the file written by --out then leaves them in float.
     """
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise DependencyError(f"sensitivity needs {', '.join(missing)}, not installed here", hint=INSTALL)
+
     from aurora_export.calibration.scales_file import write_scales
     from aurora_export.calibration.workbench import Workbench
     from aurora_export.cli.progress import Progress

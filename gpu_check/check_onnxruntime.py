@@ -1,4 +1,4 @@
-"""A bundle's graphs in ONNX Runtime on the GPU, against the same on the CPU. Needs nothing of ours."""
+"""A bundle's graphs in ONNX Runtime on the GPU, against the same on the CPU, which runs WKV as the graph's function."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ N_TOKENS = (1, 64)
 N_RUNS = 5
 
 
-def check_onnxruntime(bundle: Path | None, *, dry_run: bool) -> dict[str, Any]:
+def check_onnxruntime(bundle: Path | None, operators: Path | None = None, *, dry_run: bool) -> dict[str, Any]:
     """Run both graphs on random inputs; what is left out, and why, if something is missing.
 
+    operators: the library of ours, for the CUDA provider; without it WKV is the graph's function there too.
     dry_run: the CPU takes the place of the GPU too.
     """
     if bundle is None:
@@ -34,25 +35,29 @@ def check_onnxruntime(bundle: Path | None, *, dry_run: bool) -> dict[str, Any]:
     manifest = json.loads((bundle / "manifest.json").read_text(encoding="utf-8"))
     limit = LIMITS.get(manifest["precision"], max(LIMITS.values()))
     result: dict[str, Any] = {"version": onnxruntime.__version__, "precision": manifest["precision"], "limit": limit}
+    result["operators"] = "ours" if operators is not None else "functions"
     providers = ["CPUExecutionProvider"] if dry_run else [(PROVIDER, OPTIONS), "CPUExecutionProvider"]
     for name, lengths in (("vision", (1,)), ("language", N_TOKENS)):
         path = str(bundle / manifest["files"][name])
         on_cpu = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        on_gpu = onnxruntime.InferenceSession(path, providers=providers)
+        options = onnxruntime.SessionOptions()
+        if operators is not None:
+            options.register_custom_ops_library(str(operators))
+        on_gpu = onnxruntime.InferenceSession(path, options, providers=providers)
         if not dry_run and PROVIDER not in on_gpu.get_providers():
             return {**result, "passed": False, "error": f"{PROVIDER} was asked for and is not used"}
         for length in lengths:
-            inputs = _inputs(manifest["contract"][name]["inputs"], {"F": 1, "B": 1, "T": length})
+            inputs = inputs_of(manifest["contract"][name]["inputs"], {"F": 1, "B": 1, "T": length})
             seconds = _seconds(on_gpu, inputs)
             result[f"{name}, {length}"] = {
-                "error": _error(on_gpu.run(None, inputs), on_cpu.run(None, inputs), name),
+                "error": largest_error(on_gpu.run(None, inputs), on_cpu.run(None, inputs), name),
                 "ms": round(seconds * 1e3, 3),
             }
     result["passed"] = all(entry["error"] <= limit for entry in result.values() if isinstance(entry, dict))
     return result
 
 
-def _inputs(specs: list[dict[str, Any]], sizes: dict[str, int]) -> dict[str, np.ndarray]:
+def inputs_of(specs: list[dict[str, Any]], sizes: dict[str, int]) -> dict[str, np.ndarray]:
     """Random pictures or embeddings, and a state of zeros."""
     rng = np.random.default_rng()
     arrays = {}
@@ -67,7 +72,7 @@ def _inputs(specs: list[dict[str, Any]], sizes: dict[str, int]) -> dict[str, np.
     return arrays
 
 
-def _error(actual: list[np.ndarray], expected: list[np.ndarray], graph: str) -> float:
+def largest_error(actual: list[np.ndarray], expected: list[np.ndarray], graph: str) -> float:
     """The largest error of any output over its largest element.
 
     Of vision the mean over its tokens only: one merge that goes the other way moves all tokens after it.

@@ -49,6 +49,11 @@ class Cuda:
             times.append(begin.elapsed_time(end) / 1e3)
         return min(times[1:]) / repeats
 
+    def used_bytes(self) -> int:
+        """Memory of this GPU that is in use, by any process."""
+        free, total = torch.cuda.mem_get_info()
+        return int(total - free)
+
     def describe(self) -> dict[str, Any]:
         """Name, memory, driver and CUDA versions."""
         properties = torch.cuda.get_device_properties(0)
@@ -69,6 +74,8 @@ class Emulated:
 
     name = "cpu"
     stream = 0
+    capability = "86"
+    """of no GPU: one that TensorRT-RTX builds for"""
 
     def wait(self) -> None:
         """Nothing is enqueued here."""
@@ -79,6 +86,10 @@ class Emulated:
         began = time.perf_counter()
         call()
         return time.perf_counter() - began
+
+    def used_bytes(self) -> int:
+        """There is none to measure."""
+        return 0
 
     def describe(self) -> dict[str, Any]:
         """There is no GPU."""

@@ -24,6 +24,19 @@ def compile_emulated(source: Path, headers: Path, library: Path) -> list[str]:
     return _run(["g++", *EMULATION_FLAGS, *SANITIZER_FLAGS, f"-I{headers}", "-xc++", *files, "-o", str(library)])
 
 
+def compile_operators(root: Path, library: Path, *, capability: str | None, headers: Path) -> list[str]:
+    """Compile the operators of ONNX Runtime's CUDA provider.
+
+    capability: None emulates, with `headers` in the place of CUDA's.
+    """
+    files = [str(root / "plugins/cuda/ort_library.cpp"), *(str(root / "plugins/wkv" / name) for name in SOURCES)]
+    if capability is None:
+        flags = [*EMULATION_FLAGS, "-DAURORA_EMULATED", f"-I{headers}"]
+        return _run(["g++", *flags, "-xc++", *files, "-o", str(library)])
+    architecture = f"arch=compute_{capability},code=sm_{capability}"
+    return _run(["nvcc", *NVCC_FLAGS, "-gencode", architecture, *files, "-o", str(library)])
+
+
 def _run(command: list[str]) -> list[str]:
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -84,6 +86,14 @@ def test_other_models_have_no_report(opened, questions, tmp_path):
     other = write_bundle(tmp_path / "b.aurora", handmade_config(language={"ffn_width": 20}))
     with pytest.raises(IncompatibleError, match="different models"):
         make_report(open_bundle(other, threads=1), opened, questions)
+
+
+def test_measuring_needs_neither_torch_nor_onnx():
+    """A device that runs bundles can be where they are measured."""
+    program = (
+        "import sys, aurora_export.calibration.report; sys.exit(bool({'torch', 'onnx', 'onnx_ir'} & {*sys.modules}))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_plots_are_svg():

@@ -6,48 +6,25 @@ import json
 from dataclasses import replace
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 
 from aurora_export.calibration.measures import Yardstick
 from aurora_export.calibration.recipes import RECIPES
-from aurora_export.calibration.scales_file import Data, Residual, Scales, TensorRange, graph_digest, write_scales
 from aurora_export.calibration.search import most_evaluations
-from aurora_export.calibration.sites import find_sites
 from aurora_export.calibration.variants import Variants
 from aurora_export.calibration.workbench import Workbench
 from aurora_export.cli import main
 from aurora_export.errors import IncompatibleError, UsageError
-from aurora_export.manifest import read_manifest, resolve
-from handmade_bundle import rewrite_manifest
-from named_bundle import write_named_bundle
-from question_files import write_questions
+from workbench_files import write_workbench
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A bundle with layers, scales of it that keep nothing, and questions."""
+    """The folder, and the questions in it."""
     folder = tmp_path_factory.mktemp("workbench")
-    bundle = write_named_bundle(folder / "fp32.aurora")
-    manifest = read_manifest(bundle)
-    for graph in ("vision", "language"):
-        path = resolve(bundle, manifest, graph)
-        onnx.save(onnx.shape_inference.infer_shapes(onnx.load(path)), path)
-    rewrite_manifest(bundle)
-    models = {graph: ir.load(resolve(bundle, manifest, graph)) for graph in ("vision", "language")}
-    names = [name for model in models.values() for name in find_sites(model.graph)]
-    scales = Scales(
-        format=1,
-        graphs={graph: graph_digest(model) for graph, model in models.items()},
-        data=Data(digest="0" * 64, clips=2, frames=2, tokens=2, steps=2),
-        method="max",
-        residual=Residual(maximum=1, divisor=1),
-        tensors={name: TensorRange(int8=4, fp8=4, maximum=4) for name in names},
-    )
-    write_scales(scales, folder / "scales.json")
-    return folder, write_questions(folder, n_videos=2, answer=None)
+    *_, questions = write_workbench(folder)
+    return folder, questions
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from aurora_export.errors import AccuracyError, UsageError
 from aurora_export.manifest import read_manifest, verify_files
 from handmade_bundle import rewrite_manifest, write_bundle
 from question_files import write_questions
+from workbench_files import write_workbench
 
 
 class Silent:
@@ -44,6 +45,17 @@ def test_a_bundle_that_loses_too_much_is_refused(bundle, options, tmp_path):
     assert caught.value.exit_code == 5
     assert "nothing was written" in caught.value.hint
     assert sorted(path for path in other.rglob("*")) == before
+
+
+def test_what_to_keep_is_said_as_options(tmp_path):
+    """Found by a search, and measured: with these the build passes."""
+    bundle, scales, questions = write_workbench(tmp_path, end=0.01)
+    options = GateOptions(max_drop=0.5, questions=questions, against=bundle, scales=scales, precision="int8")
+    other = write_bundle(tmp_path / "other.aurora", seed=1)
+    with pytest.raises(AccuracyError) as caught:
+        Gate(options, bundle, Silent())(other)
+    assert "build with --keep " in caught.value.hint
+    assert "Then agreement drops by 0.00 ± 0.00 points" in caught.value.hint
 
 
 def test_the_yardstick_is_fp32(bundle, tmp_path):

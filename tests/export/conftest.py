@@ -7,16 +7,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
 import tiny
+from aurora_export.calibration.calibrate import Method, calibrate
+from aurora_export.calibration.clips import Showing, read_clips
+from aurora_export.cli.progress import Progress
 from aurora_export.config import PROFILES
 from aurora_export.export import bundle as bundle_module
 from aurora_export.export.bundle import build_bundle
 from aurora_export.export.graphs import Graph, build_graphs
+from aurora_export.export.quantizer import Quantizer
 from aurora_export.manifest import Manifest, Precision
 from aurora_export.model.aurora import AuroraModel
 from aurora_export.model.checkpoint import LoadedCheckpoint
+from handmade_video import write_video
 
 SMALL = {"vision": {"n_layers": 3, "layers_used": 2}, "language": {"n_layers": 2}}
 """Exports take seconds a layer."""
@@ -88,3 +94,36 @@ def exported_before(built6: Built, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
     monkeypatch.setattr(bundle_module, "export_onnx", copy_graph)
     return copy_graph
+
+
+@pytest.fixture(scope="session")
+def scales6(built6: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scale file of the RWKV-6 bundle, with smoothing and second moments."""
+    folder = tmp_path_factory.mktemp("scales6")
+    (folder / "clips").mkdir()
+    for number in range(2):
+        write_video(folder / f"clips/{number}.mp4", 3 + number)
+    calibrate(
+        built6.path,
+        read_clips(folder / "clips"),
+        folder / "scales.json",
+        progress=Progress(),
+        showing=Showing(num_frames=2, answer_tokens=4),
+        method=Method(smoothing=0.5, moments_of=("language.*",)),
+    )
+    return folder / "scales.json"
+
+
+@pytest.fixture
+def quantized_before(built6: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes a build quantize the RWKV-6 graphs that were exported before, instead of exporting them again."""
+
+    def quantize_graph(
+        graph: Graph, path: Path, _progress: object = None, *, precision: Precision, quantizer: Quantizer
+    ) -> None:
+        assert precision == quantizer.precision
+        model = ir.load(built6.path / f"onnx/{graph.name}.onnx")
+        quantizer.apply(model, graph)
+        ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+
+    monkeypatch.setattr(bundle_module, "export_onnx", quantize_graph)

@@ -5,8 +5,11 @@ The builder runs in a process of its own, as it would; there the stand-ins are f
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import onnx
@@ -16,10 +19,14 @@ from aurora_export import nvidia_driver
 from aurora_export.cli.progress import Progress
 from aurora_export.errors import DependencyError, IncompatibleError
 from aurora_export.export import tensorrt_target as target_module
+from aurora_export.export.bundle import build_bundle
 from aurora_export.export.engine_from_onnx import PROFILES, build_engines, shapes_of
 from aurora_export.export.tensorrt_target import TensorRtOptions
 from aurora_export.manifest import read_manifest, verify_files
+from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
+from aurora_export.runtime.session import Aurora
 from driver_stand_in import write_driver
+from emulated_operators import compile_operators
 
 IN_MAKE_TENSORRT = pytest.mark.tensorrt
 """Every engine is a process of its own, which takes a second or two."""
@@ -165,3 +172,29 @@ def test_what_is_not_installed_is_named(bundle_copy, device, monkeypatch, tmp_pa
     monkeypatch.setattr(target_module, "find_spec", lambda _: None)
     with pytest.raises(DependencyError, match="--target tensorrt needs tensorrt, not installed here"):
         build(bundle_copy)
+
+
+@IN_MAKE_TENSORRT
+def test_what_is_built_answers_as_the_graphs_do(root, device, tmp_path, monkeypatch):
+    """The testbed from build to answer; where TensorRT would call the plugin, its kernels are emulated."""
+    bundle, clip = tmp_path / "testbed.aurora", root / "testbed/clips/two_shapes.mp4"
+    build_bundle(open_checkpoint(CheckpointSource(path=root / "testbed/checkpoint")), bundle)
+    device("11.4.0.106")
+    build(bundle)
+    monkeypatch.setenv("AURORA_TEST_OPERATORS", str(compile_operators(root, tmp_path / "operators.so")))
+    monkeypatch.syspath_prepend(str(root / "tests/tensorrt_stand_in"))
+    for name in ("tensorrt", "cuda", "cuda.bindings", "cuda.bindings.runtime"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    import tensorrt
+
+    monkeypatch.setattr(tensorrt, "_driver", lambda: ctypes.CDLL(nvidia_driver.LIBRARY))
+    answers = []
+    for where in ("cpu", "tensorrt"):
+        with Aurora.open(bundle, device=where, threads=1) as aurora:
+            aurora.watch(clip)
+            answers.append("".join(aurora.ask("Describe the video.")).strip())
+    del aurora
+    gc.collect()
+    for name in ("tensorrt", "cuda.bindings.runtime", "cuda.bindings", "cuda"):
+        sys.modules.pop(name, None)
+    assert answers == ["A red square moves left. A yellow triangle moves down."] * 2

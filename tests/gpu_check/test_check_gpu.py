@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import report
 
 import check_gpu
 import check_kernels
@@ -51,6 +52,15 @@ def test_everything_passes_and_the_file_says_what_it_is(run, tmp_path, capsys):
     speed = sections["speed of the kernels"]
     assert {"copy_gb_per_s", "Wkv6 step, 1 sequences", "Wkv7 9 tokens, 1 sequences", "targets"} <= set(speed)
     assert sections["onnxruntime"]["language, 64"]["error"] == 0
+    assert sections["onnxruntime"]["operators"] == "ours"
+    full = sections["full size in onnxruntime"]
+    assert full["backend"] == "onnxruntime-cpu"
+    assert {"prefill", "step", "vision", "memory_mib", "targets"} <= set(full)
+    assert all(target["met"] is None for target in full["targets"].values())
+    assert sections["a transformer of the same size"]["2 frames"]["tokens"] == 512
+    assert sections["tensorrt"] == {"left_out": "tensorrt is not installed"}
+    compiling = {"compile", "compile operators"}
+    assert set(report.GPU_SECTIONS) == set(sections) - compiling, "what the table of docs/DEVICES.md tells"
     printed = capsys.readouterr().err
     assert "left out compute-sanitizer" in printed
     assert "PASS" in printed
@@ -131,3 +141,25 @@ def test_it_runs_where_the_package_is_not_installed(root):
 
 def test_there_are_as_many_cases_as_the_readme_says(root):
     assert f"{len(list(check_kernels.cases()))} calls" in (root / "gpu_check/README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_tells_what_a_gpu_said():
+    of_a_gpu = {
+        "dry_run": False,
+        "environment": {"gpu": "H100"},
+        "sections": {
+            "onnxruntime": {"passed": False},
+            "tensorrt": {"left_out": "tensorrt is not installed"},
+            "speed of the kernels": {},
+            "compute-sanitizer": {"passed": True},
+        },
+    }
+    verdicts = {name: report._verdict(of_a_gpu, name) for name in of_a_gpu["sections"]}
+    assert verdicts == {
+        "onnxruntime": "H100: FAILED",
+        "tensorrt": "H100: left out, tensorrt is not installed",
+        "speed of the kernels": "H100: measured",
+        "compute-sanitizer": "H100: passed",
+    }
+    assert report._verdict(of_a_gpu | {"dry_run": True}, "onnxruntime") == "never run"
+    assert report._verdict(None, "onnxruntime") == "never run"

@@ -1,0 +1,85 @@
+"""A bundle's engines on this GPU, by TensorRT and by TensorRT-RTX, where they are installed."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from check_onnxruntime import LIMITS, inputs_of, largest_error
+from devices import Cuda, Emulated
+
+RTX_PROGRAM = "aurora_export.export.rtx_builder"
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def phase(self, name: str) -> None:
+        """Said nowhere."""
+
+    def detail(self, text: str) -> None:
+        """Said nowhere."""
+
+
+def check_tensorrt(bundle: Path | None) -> dict[str, Any]:
+    """Build the bundle's engines here, and compare both with ONNX Runtime on the CPU."""
+    if bundle is None:
+        return {"left_out": "no --bundle was given"}
+    if find_spec("tensorrt") is None:
+        return {"left_out": "tensorrt is not installed"}
+    from aurora_export.export.engine_from_onnx import build_engines
+    from aurora_export.runtime.opened_bundle import open_bundle
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(bundle, Path(folder) / bundle.name))
+        manifest = build_engines(copy, target="tensorrt", progress=Silent())
+        limit = LIMITS.get(manifest.precision, max(LIMITS.values()))
+        result: dict[str, Any] = {"built by": manifest.engines["tensorrt"].builder, "limit": limit}
+        opened = {where: open_bundle(copy, device=where, verify=False) for where in ("tensorrt", "cpu")}
+        for graph, length in (("vision", 1), ("language", 1), ("language", 64)):
+            specs = [spec.model_dump() for spec in manifest.contract[graph].inputs]
+            inputs = inputs_of(specs, {"F": 1, "B": 1, "T": length})
+            outputs = {where: list(getattr(bundle, graph).run(inputs).values()) for where, bundle in opened.items()}
+            result[f"{graph}, {length}"] = {"error": largest_error(outputs["tensorrt"], outputs["cpu"], graph)}
+        result["loop"] = {"error": _loop_error(opened)}
+        result["passed"] = all(entry["error"] <= limit for entry in result.values() if "error" in _dict(entry))
+    return result
+
+
+def _dict(entry: Any) -> dict[str, Any]:
+    return entry if isinstance(entry, dict) else {}
+
+
+def _loop_error(opened: dict[str, Any]) -> float:
+    """Of the logits after a chunk and eight steps, with a state that stays where it is."""
+    loops = {where: bundle.language.open_loop() for where, bundle in opened.items()}
+    width = opened["cpu"].manifest.config.language.width
+    rng = np.random.default_rng(3)
+    for n_tokens in (92, *[1] * 8):
+        rows = rng.normal(size=(n_tokens, width)).astype(np.float32)
+        logits = {where: loop.advance(rows).copy() for where, loop in loops.items()}
+    return largest_error([logits["tensorrt"]], [logits["cpu"]], "language")
+
+
+def check_rtx(bundle: Path | None, device: Cuda | Emulated) -> dict[str, Any]:
+    """Build the bundle's engines for this GPU's compute capability; no runtime of ours opens them."""
+    if bundle is None:
+        return {"left_out": "no --bundle was given"}
+    if find_spec("tensorrt_rtx") is None:
+        return {"left_out": "tensorrt-rtx is not installed"}
+    from aurora_export.export.engine_from_onnx import RTX, RTX_CAPABILITIES, build_engines
+
+    digits = device.capability
+    capability = f"{digits[:-1]}.{digits[-1]}"
+    if capability not in RTX_CAPABILITIES:
+        return {"left_out": f"TensorRT-RTX does not build for {capability}"}
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(bundle, Path(folder) / bundle.name))
+        manifest = build_engines(copy, target=RTX, compute_capabilities=(capability,), progress=Silent())
+        files = manifest.engines[RTX].files.values()
+        return {"passed": True, "engine_mb": [round(manifest.digests[path].size / 1e6, 1) for path in files]}
