@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -173,3 +175,20 @@ def test_native_pieces_do_not_depend_on_threads(int8, built6, op_type, n_tokens)
     for threads in (2, 3):
         for name, found in run(session_of(model, native=True, threads=threads), inputs).items():
             np.testing.assert_array_equal(found, expected[name])
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="the operator library was not built")
+def test_the_piece_of_older_bundles_computes_the_same(int8, built6):
+    """Before format 1.3 the low-rank matrices were float32."""
+    model, parameters = one_piece(int8[1], "TimeMixInputs6Int8")
+    inputs = piece_inputs("TimeMixInputs6Int8", parameters, built6.model.config.language, 2, 5)
+    expected = run(session_of(model, native=True), inputs)
+    older, arrays = copy.deepcopy(model), dict(inputs)
+    (node,) = older.graph.node
+    for name in [name for name in arrays if name.endswith("_int8")]:
+        arrays[name] = arrays[name] * arrays.pop(f"{name.removesuffix('_int8')}_scales")
+    node.op_type, node.input[:] = "TimeMixInputs6", list(arrays)
+    del older.functions[:], older.graph.input[:]
+    older.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in arrays)
+    for name, found in run(session_of(older, native=True), arrays).items():
+        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-5 * np.abs(expected[name]).max())
