@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from report_peers import peers_table
-from result_tables import ROOT, read_result, table
+from result_tables import RESULTS, ROOT, read_result, table
 
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
 
@@ -26,7 +26,10 @@ def accuracy_table() -> str:
         *(accuracy_row(f"… prompt form {form}", row) for form, row in result["accuracy_by_prompt_form"].items()),
         *(accuracy_row(f"… of {n} frames", row) for n, row in result["accuracy_by_frames"].items()),
         accuracy_row(f"{encoded['questions']} questions about H.264 files", encoded["accuracy"]),
-        accuracy_row("the first row at int8", read_result("testbed_accuracy_int8")["accuracy"]),
+        *(
+            accuracy_row(f"the first row at {precision}", read_result(f"testbed_accuracy_{precision}")["accuracy"])
+            for precision in ("int8", "int4")
+        ),
         *(
             accuracy_row(
                 f"the first row under noise, {precision}",
