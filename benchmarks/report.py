@@ -35,7 +35,7 @@ def accuracy_table() -> str:
                 f"the first row under noise, {precision}",
                 read_result(f"testbed_accuracy_noise_{precision}")["accuracy"],
             )
-            for precision in ("fp32", "int8")
+            for precision in ("fp32", "int8", "int4")
         ),
     ]
     return table(["testbed, greedy, fp32 but for the last rows", *KINDS], rows)
