@@ -1,8 +1,11 @@
-r"""Speed of the language graph of an int8 bundle on a CPU, beside what the machine can do and plain ONNX Runtime.
+r"""Speed of the language graph of an int8 or int4 bundle, beside what the machine can do and plain ONNX Runtime.
 
     python testbed/full_size.py build/released --layout released --language rwkv6-1b6 --dtype fp16
     aurora-export build build/released --out build/full_size/int8.aurora --precision int8
     python benchmarks/record.py language_speed -- python benchmarks/bench_language.py build/full_size/int8.aurora
+    aurora-export build build/released --out build/full_size/int4.aurora --precision int4
+    python benchmarks/record.py language_speed_int4 -- python benchmarks/bench_language.py build/full_size/int4.aurora \
+        --no-dynamic
 
 Three ways to run the same weights take turns, so that they meet the same minutes of a machine:
   native   the operators of aurora_cpu.so
@@ -28,15 +31,17 @@ import click
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 from aurora_export.contract import STATE_NAMES, GraphSpec, graphs
+from aurora_export.export.rounding import unpack_codes
 from aurora_export.manifest import read_manifest
 from aurora_export.plugins import DOMAIN
 from aurora_export.plugins.cpu import SWITCH, chosen_level, library_path
 from aurora_export.plugins.mix import PIECES
 from aurora_export.runtime.engine_onnx import OnnxEngine
 from aurora_export.runtime.limits import LimitsMeter
+from aurora_export.runtime.workload import language_operations, language_weight_bytes
 
 DYNAMIC_GRAPH = "dynamic.onnx"
 
@@ -65,10 +70,12 @@ def write_dynamic_graph(source: Path, folder: Path) -> None:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "BlockLinear":
-            n_inputs = next(attribute.i for attribute in node.attribute if attribute.name == "K")
+            size = {attribute.name: attribute.i for attribute in node.attribute}
+            n_inputs, bits = size["K"], size["bits"]
             names = list(node.input[1:3])
-            codes, scales = (numpy_helper.to_array(tensors[name]) for name in names)
-            weight = (codes - np.float32(128)) * scales.reshape(*codes.shape[:2], 1)
+            stored, scales = (numpy_helper.to_array(tensors[name]) for name in names)
+            codes = unpack_codes(stored, bits)
+            weight = (codes - np.float32(2 ** (bits - 1))) * scales.reshape(*codes.shape[:2], 1)
             weight = weight.reshape(len(codes), -1)[:, :n_inputs]
             column = np.abs(weight).max(1) / 127
             rounded = np.rint(weight / column[:, None]).astype(np.int8)
@@ -84,24 +91,6 @@ def write_dynamic_graph(source: Path, folder: Path) -> None:
                 )
             )
     onnx.save(model, folder / DYNAMIC_GRAPH, save_as_external_data=True, location="dynamic.data", size_threshold=1024)
-
-
-def bytes_of_a_step(path: Path) -> int:
-    """What a decoded token reads: every weight of the graph, once."""
-    model = onnx.load(path, load_external_data=False)
-    sizes = {TensorProto.FLOAT: 4, TensorProto.UINT8: 1, TensorProto.INT8: 1, TensorProto.INT64: 8}
-    return sum(int(np.prod(tensor.dims)) * sizes[tensor.data_type] for tensor in model.graph.initializer)
-
-
-def operations_of(path: Path, n_tokens: int) -> int:
-    """Products and sums of the linear layers; the head runs for the last token only."""
-    model = onnx.load(path, load_external_data=False)
-    total = 0
-    for node in model.graph.node:
-        if node.op_type == "BlockLinear":
-            size = {attribute.name: attribute.i for attribute in node.attribute}
-            total += 2 * size["K"] * size["N"] * (1 if "head" in node.input[1] else n_tokens)
-    return total
 
 
 def runner(engine: OnnxEngine, spec: GraphSpec, n_tokens: int) -> Callable[[], float]:
@@ -158,7 +147,7 @@ def summary(times: dict[str, list[float]], n_tokens: int) -> dict[str, Any]:
 def main(
     bundle: Path, tokens: str, rounds: int, threads: int, plain_tokens: int, work: Path | None, *, dynamic: bool
 ) -> None:
-    """Measure the language graph of BUNDLE, built with --precision int8."""
+    """Measure the language graph of BUNDLE, built with --precision int8 or int4."""
     library = library_path()
     if library is None:
         raise click.ClickException("the native library is not there: `aurora-export doctor` says why")
@@ -192,11 +181,11 @@ def main(
             here = measured[-2].or_better(measured[-1])
             seconds = rows[-1]["native"]["seconds"]
             if n_tokens == 1:
-                read = bytes_of_a_step(path) / seconds / 1e9
+                read = language_weight_bytes(manifest) / seconds / 1e9
                 rows[-1]["native"] |= {"read_gb_per_s": round(read, 2)}
                 rows[-1]["native"]["share_of_plain_reads"] = round(read / here.read_gb_per_s, 3)
             elif here.int8_gop_per_s:
-                done = operations_of(path, n_tokens) / seconds / 1e9
+                done = language_operations(manifest.config, n_tokens) / seconds / 1e9
                 rows[-1]["native"]["gop_per_s"] = round(done, 1)
                 rows[-1]["native"]["share_of_int8_peak"] = round(done / here.int8_gop_per_s, 3)
     result = {
@@ -204,7 +193,7 @@ def main(
         f"{manifest.config.language.width}, {manifest.precision}",
         "threads": threads,
         "level": chosen_level(library),
-        "bytes_of_a_step": bytes_of_a_step(path),
+        "bytes_of_a_step": language_weight_bytes(manifest),
         "limits": [vars(found) for found in measured],
         "runs": rows,
     }

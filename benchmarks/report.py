@@ -35,13 +35,16 @@ def accuracy_table() -> str:
         *(accuracy_row(f"… prompt form {form}", row) for form, row in result["accuracy_by_prompt_form"].items()),
         *(accuracy_row(f"… of {n} frames", row) for n, row in result["accuracy_by_frames"].items()),
         accuracy_row(f"{encoded['questions']} questions about H.264 files", encoded["accuracy"]),
-        accuracy_row("the first row at int8", read_result("testbed_accuracy_int8")["accuracy"]),
+        *(
+            accuracy_row(f"the first row at {precision}", read_result(f"testbed_accuracy_{precision}")["accuracy"])
+            for precision in ("int8", "int4")
+        ),
         *(
             accuracy_row(
                 f"the first row under noise, {precision}",
                 read_result(f"testbed_accuracy_noise_{precision}")["accuracy"],
             )
-            for precision in ("fp32", "int8")
+            for precision in ("fp32", "int8", "int4")
         ),
     ]
     return table(["testbed, greedy, fp32 but for the last rows", *KINDS], rows)

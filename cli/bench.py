@@ -79,7 +79,7 @@ def bench_command(
     """Measure BUNDLE on this machine: tokenizer, vision, prefill, step, and a video from file to state.
 
     Each row has the median time of a token or frame, the lowest and the highest. On a CPU a step is held against plain
-    reads of memory, vision and prefill against products in registers (8-bit ones for an int8 bundle); both are measured
+    reads of memory, vision and prefill against products in registers (8-bit ones for int8 and int4); both are measured
     in the same run. Several numbers, such as 64,512, make a row each, and 0 none. A row goes to stdout when it is done;
     json is one list at the end.
     """
@@ -96,7 +96,7 @@ def bench_command(
         progress.phase("open the bundle")
         opened = open_bundle(bundle, device=device, threads=threads, n_ahead=n_ahead)
         environment = _environment(opened, n_threads)
-        eight_bit = opened.manifest.precision == "int8"
+        eight_bit = opened.manifest.precision in ("int8", "int4")
         write = _writer(output)
         rows = []
         for row in measure(opened, plan, n_threads=n_threads, video=video, say=progress.phase):

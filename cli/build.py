@@ -35,8 +35,8 @@ NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
 PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int4")
 """Of graphs without --scales those of the manifest, which is not imported for --help."""
 
-NEED_SCALES = ("fp8", "int4")
-WITH_SCALES = ("int8", *NEED_SCALES)
+NEED_SCALES = ("fp8",)
+WITH_SCALES = ("int8", "int4", *NEED_SCALES)
 
 INSTALL = "pip install 'aurora-export[export,cpu]'"
 

@@ -25,15 +25,16 @@ MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = "1.3"
 """major.minor: another major is refused; a newer minor is read with a warning, its unknown keys left out."""
 
-Precision = Literal["fp32", "fp16", "int8", "int8-qdq", "fp8-qdq", "int4-qdq"]
+Precision = Literal["fp32", "fp16", "int8", "int4", "int8-qdq", "fp8-qdq", "int4-qdq"]
 """Of the weights and products in the graphs; their inputs and outputs are those of the contract, float32, in all.
 
-`-qdq`: by explicit QuantizeLinear and DequantizeLinear, whose scales were calibrated; `int8` alone: weights only.
+`-qdq`: by explicit QuantizeLinear and DequantizeLinear, whose scales were calibrated; `int8` and `int4` alone: weights
+only.
 """
 
 EMBEDDINGS_DTYPE: dict[Precision, str] = {
     "fp32": "float32",
-    **dict.fromkeys(("fp16", "int8", "int8-qdq", "fp8-qdq", "int4-qdq"), "float16"),
+    **dict.fromkeys(("fp16", "int8", "int4", "int8-qdq", "fp8-qdq", "int4-qdq"), "float16"),
 }
 """Precision -> type of the embedding table, whose rows are read one by one as float32."""
 

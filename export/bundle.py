@@ -64,8 +64,9 @@ BYTES_PER_WEIGHT: dict[Precision, float] = {
     "fp32": 4,
     "fp16": 2,
     **dict.fromkeys(("int8", "int8-qdq", "fp8-qdq", "int4-qdq"), 1.25),
+    "int4": 1,
 }
-"""Of matrices; at int8 with the scales of their blocks, and an embedding table in float16."""
+"""Of matrices; at int8 and int4 with the scales of their blocks, and an embedding table in float16."""
 
 BLOCK_BYTES = 16 * 2**20
 

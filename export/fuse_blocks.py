@@ -24,7 +24,9 @@ BATCH_AND_TOKENS = {("wkv", 1): 0, ("embeddings", 1): 1}
 
 
 def fuse_blocks(model: ir.Model, n_layers: int) -> None:
-    """Replace the pieces of every block of a language graph of RWKV-6 with 8-bit linear layers, in place.
+    """Replace the pieces of every block of a language graph of RWKV-6 with narrow weights, in place.
+
+    Narrow are those of linear layers (weight_only.py) and the low-rank matrices (low_rank.py).
 
     Values keep their names. Raises RuntimeError, with the graph in an unknown state, if a block is not as expected, or
     not like the first: then the exporter has changed, and plugins/mix would compute something else.
@@ -69,7 +71,7 @@ class _Block:
 
     def pieces(self) -> dict[str, Ends]:
         """Operator -> inputs and outputs."""
-        linear = {name: self._only_reader(f"{name}.weight.int8") for name in _LINEAR_LAYERS}
+        linear = {name: self._only_reader(f"{name}.weight.scales") for name in _LINEAR_LAYERS}
         into = {name: _input(node, 0) for name, node in linear.items()}
         out = {name: node.outputs[0] for name, node in linear.items()}
         wkv = out["att.receptance"].consumers()[0].outputs[0].consumers()[0]
@@ -79,7 +81,7 @@ class _Block:
         last = _values(self._graph)[f"language.layers.{self._layer}"]
         x = _input(self._only_reader("ln1.weight"), 0)
         ends: dict[str, tuple[dict[str, ir.Value], tuple[ir.Value, ...]]] = {
-            "TimeMixInputs6": (
+            "TimeMixInputs6Int8": (
                 {"x": x, "shift": self._shift("att_shift")},
                 (
                     *(into[f"att.{name}"] for name in ("receptance", "key", "value", "gate")),

@@ -21,6 +21,7 @@ from aurora_export.export.fuse_blocks import fuse_blocks
 from aurora_export.export.gather_rows import gather_rows
 from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
+from aurora_export.export.low_rank import quantize_low_rank
 from aurora_export.export.quantizer import Quantizer
 from aurora_export.export.weight_only import quantize_weights
 from aurora_export.manifest import Precision
@@ -89,12 +90,14 @@ def _convert(model: ir.Model, graph: Graph, precision: Precision) -> None:
     """Give a float32 model another precision, in place; the weights are converted when they are written."""
     if precision == "fp16":
         to_half(model, fold=residual_divisor(precision, graph.layer_outputs) if graph.name == "language" else 1)
-    elif precision == "int8":
-        quantize_weights(model)
+    elif precision in ("int8", "int4"):
+        # The vision tower has 8 bits in both: it is a fifth of the weights, and read once for a frame, not for a token.
+        quantize_weights(model, bits=4 if precision == "int4" and graph.name == "language" else 8)
         if graph.name == "vision":
             fuse_attention(model, len(graph.layer_outputs))
             gather_rows(model)
         elif "Wkv6" in graph.wkv_nodes:
+            quantize_low_rank(model)
             fuse_blocks(model, len(graph.layer_outputs))
 
 

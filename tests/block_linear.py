@@ -16,10 +16,11 @@ def dequantized(proto):
     for node in proto.graph.node:
         if node.op_type in ("BlockLinear", "MatMulNBits"):
             attributes = {attribute.name: attribute.i for attribute in node.attribute}
-            codes, scales = tensors[node.input[1]].astype(np.float32), tensors[node.input[2]]
-            blocks = (codes - 128) * scales.reshape(*codes.shape[:2], 1)
+            bits, stored, scales = attributes["bits"], tensors[node.input[1]], tensors[node.input[2]]
+            codes = stored if bits == 8 else np.stack([stored & 15, stored >> 4], -1).reshape(*stored.shape[:2], -1)
+            blocks = (codes.astype(np.float32) - 2 ** (bits - 1)) * scales.reshape(*codes.shape[:2], 1)
             assert len(codes) == attributes["N"]
-            name = node.input[1].removesuffix(".int8")
+            name = node.input[1].rpartition(".int")[0]
             weights[name] = blocks.reshape(len(codes), -1)[:, : attributes["K"]]
     return weights
 

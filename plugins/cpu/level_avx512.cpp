@@ -32,6 +32,10 @@ AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
     return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weights, (__m512i)activations);
 }
 
+AURORA_INLINE Ints dot8(Ints sums, Ints weights, Ints even, Ints odd) {
+    return dot4(dot4(sums, low_halves(weights), even), high_halves(weights), odd);
+}
+
 #include "level_table.h"
 
 }  // namespace aurora::avx512

@@ -34,6 +34,10 @@ AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
     return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)weights, (__m256i)activations);
 }
 
+AURORA_INLINE Ints dot8(Ints sums, Ints weights, Ints even, Ints odd) {
+    return dot4(dot4(sums, low_halves(weights), even), high_halves(weights), odd);
+}
+
 #include "level_table.h"
 
 }  // namespace aurora::avx_vnni

@@ -39,6 +39,10 @@ AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
     return (Ints)vdotq_s32((int32x4_t)sums, (int8x16_t)weights, (int8x16_t)activations);
 }
 
+AURORA_INLINE Ints dot8(Ints sums, Ints weights, Ints even, Ints odd) {
+    return dot4(dot4(sums, low_halves(weights), even), high_halves(weights), odd);
+}
+
 #include "level_table.h"
 
 }  // namespace aurora::neon

@@ -23,6 +23,10 @@ AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
     return sums + (weights >> 24) * (activations >> 24);
 }
 
+AURORA_INLINE Ints dot8(Ints sums, Ints weights, Ints even, Ints odd) {
+    return dot4(dot4(sums, low_halves(weights), even), high_halves(weights), odd);
+}
+
 #include "level_table.h"
 
 }  // namespace aurora::portable

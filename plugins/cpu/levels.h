@@ -20,13 +20,14 @@ struct WkvHead {
     float* output;
 };
 
-// Activations of one row, in codes: x = codes * scale, one scale per block, all as in memory.
+// Activations of one row, in codes: x = codes * scale, as they meet weights of `bits` bits, a vector of the level at a time.
 struct RowCodes {
-    std::size_t n_blocks, block_size;
-    std::int8_t* codes;
-    float* scales;
-    std::int32_t* offsets;  // what the weights' offset of 128 adds to a product, to be taken off
+    std::size_t bits, n_blocks, block_size;
+    std::int8_t* codes;     // for whole vectors, 0 past the last block; at 4 bits, the even ones of each, then the odd ones
+    float* scales;          // (n_blocks); where a vector holds several blocks, one for each lane of each vector
+    std::int32_t* offsets;  // the same; what the weights' offset adds to a product, to be taken off, in a block's first lane
 };
+constexpr std::size_t MAX_VECTOR_LANES = 16, MAX_VECTOR_CODES = 128;
 
 // Activations of `n_rows` rows in codes, filled up with zeros to `width`, which is one or two vectors of the level.
 //   codes [block][quad][row][4]: what one product step reads lies together;  scales, offsets [block][row]
@@ -54,15 +55,17 @@ struct Kernels {
     void (*wkv6)(const WkvHead&);
     void (*wkv7)(const WkvHead&);
 
-    // Round a row of x to 8 bits by blocks; inputs past n_inputs count as 0.
-    void (*quantize)(const float* x, std::size_t n_inputs, const RowCodes& row);
-    // y[n] for n < n_outputs from one row of activations; `weights` (n_outputs, n_blocks * block_size) as in the file.
+    // Round a row of x to 8 bits by blocks, in the order of `multiply_row`; inputs past n_inputs count as 0.
+    void (*prepare_row)(const float* x, std::size_t n_inputs, const RowCodes& row);
+    // y[n] for n < n_outputs from one row of activations; `weights` (n_outputs, blocks, bytes of a block) as in the file.
     void (*multiply_row)(const RowCodes& row, const std::uint8_t* weights, const float* weight_scales,
                          std::size_t n_outputs, float* y);
     // Round the rows of a panel.
     void (*quantize_panel)(const float* x, std::size_t n_inputs, std::size_t row_stride, const Panel& panel);
     // Part of a row of weights from the file to a strip: as it is, or as the level's product wants it.
     void (*copy_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
+    // The same for weights of 4 bits, of which each byte becomes two.
+    void (*expand_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
     // sums (n_outputs, width) += panel times strip, or = if `is_first`.
     void (*multiply_panel)(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums);
     // y (n_rows, n_outputs), of rows `y_stride` apart, from sums (n_outputs, width).
@@ -87,6 +90,9 @@ struct Kernels {
     void (*multiply_floats)(const float* x, std::size_t x_stride, std::size_t n_rows, const float* weights,
                             std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
                             std::size_t y_stride);
+    void (*multiply_codes)(const float* x, std::size_t x_stride, std::size_t n_rows, const std::int8_t* codes,
+                           const float* scales, std::size_t code_stride, std::size_t n_inputs, std::size_t n_outputs,
+                           float* y, std::size_t y_stride);
 };
 
 // All levels that this library was compiled with, the best first. Not all of them run on every machine.

@@ -71,7 +71,9 @@ struct BlockLinear {
         const std::size_t block = weights_.block_size;
         if (block < 16 || block > 256 || (block & (block - 1)) != 0)
             refuse(attributes.api(), "block_size is " + std::to_string(block) + ", not 16, 32, 64, 128 or 256");
-        if (positive(attributes, "bits") != 8) refuse(attributes.api(), "bits is not 8");
+        weights_.bits = positive(attributes, "bits");
+        if (weights_.bits != 8 && weights_.bits != 4)
+            refuse(attributes.api(), "bits is " + std::to_string(weights_.bits) + ", not 8 or 4");
     }
 
     void compute(const Context& context) const {
@@ -82,7 +84,7 @@ struct BlockLinear {
                                       std::to_string(weights_.n_inputs));
         const std::int64_t N = size(weights_.n_outputs), n_blocks = size(weights_.n_blocks());
         BlockWeights weights = weights_;
-        weights.codes = context.data<std::uint8_t>(1, "codes", {N, n_blocks, size(weights_.block_size)});
+        weights.codes = context.data<std::uint8_t>(1, "codes", {N, n_blocks, size(weights_.block_bytes())});
         weights.scales = context.data<float>(2, "scales", {N * n_blocks});
         const float* x = context.data<float>(0);
         shape.back() = N;
@@ -157,9 +159,18 @@ protected:
     const Kernels& kernels_;
 };
 
+// The low-rank matrices are of floats, or of 8-bit codes, each followed by its scales.
+template <bool IsInt8>
 struct TimeMixInputs6 : Piece {
-    static constexpr const char* NAME = "TimeMixInputs6";
-    static constexpr std::size_t N_INPUTS = 15, N_OUTPUTS = 6;
+    static constexpr const char* NAME = IsInt8 ? "TimeMixInputs6Int8" : "TimeMixInputs6";
+    static constexpr std::size_t N_INPUTS = IsInt8 ? 19 : 15, N_OUTPUTS = 6;
+    static constexpr std::size_t INPUTS_OF_MATRIX = IsInt8 ? 2 : 1;
+    static constexpr std::size_t MIX_IN = 10, MIX_OUT = MIX_IN + INPUTS_OF_MATRIX, DECAY = MIX_OUT + INPUTS_OF_MATRIX;
+    static constexpr std::size_t DECAY_IN = DECAY + 1, DECAY_OUT = DECAY_IN + INPUTS_OF_MATRIX;
+    static ort::ElementType input_type(std::size_t i) {
+        const bool is_matrix = i == MIX_IN || i == MIX_OUT || i == DECAY_IN || i == DECAY_OUT;
+        return IsInt8 && is_matrix ? ort::INT8 : ort::FLOAT;
+    }
 
     TimeMixInputs6(const Attributes& attributes, const Kernels& kernels)
         : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
@@ -175,16 +186,17 @@ struct TimeMixInputs6 : Piece {
         mix.epsilon = epsilon_;
         mix.mix_x = context.data<float>(4, "time_maa_x", {1, 1, E});
         for (std::size_t j = 0; j < N_MIXES; ++j) mix.mixes[j] = context.data<float>(5 + j, "time_maa", {1, 1, E});
-        const Shape out = context.shape(11), decay_in = context.shape(13);
+        const Shape out = context.shape(MIX_OUT), decay_in = context.shape(DECAY_IN);
         if (out.size() != 3 || decay_in.size() != 2) refuse(context.api(), "the low-rank matrices have other shapes");
         const std::int64_t m = out[1], d = decay_in[1];
         mix.mix_rank = static_cast<std::size_t>(m);
         mix.decay_rank = static_cast<std::size_t>(d);
-        mix.mix_in = context.data<float>(10, "time_maa_w1", {E, 5 * m});
-        mix.mix_out = context.data<float>(11, "time_maa_w2", {5, m, E});
-        mix.decay = context.data<float>(12, "time_decay", {1, 1, E});
-        mix.decay_in = context.data<float>(13, "time_decay_w1", {E, d});
-        mix.decay_out = context.data<float>(14, "time_decay_w2", {d, E});
+        mix.mix_in = matrix(context, MIX_IN, "time_maa_w1", {E, 5 * m}, {1, 5 * m});
+        mix.mix_out[0] = matrix(context, MIX_OUT, "time_maa_w2", {5, m, E}, {5, 1, E});
+        for (std::size_t j = 1; j < N_MIXES; ++j) mix.mix_out[j] = after(mix.mix_out[j - 1], m * E, E);
+        mix.decay = context.data<float>(DECAY, "time_decay", {1, 1, E});
+        mix.decay_in = matrix(context, DECAY_IN, "time_decay_w1", {E, d}, {1, d});
+        mix.decay_out = matrix(context, DECAY_OUT, "time_decay_w2", {d, E}, {1, E});
         // The model mixes decay, key, value, receptance, gate; the outputs are receptance, key, value, gate.
         const std::size_t mix_of_output[] = {3, 1, 2, 4};
         for (std::size_t i = 0; i < 4; ++i) mix.mixed[mix_of_output[i]] = context.output(i, x);
@@ -194,6 +206,15 @@ struct TimeMixInputs6 : Piece {
     }
 
 private:
+    static Matrix matrix(const Context& context, std::size_t i, const char* name, const Shape& shape, const Shape& scales) {
+        if (!IsInt8) return {context.data<float>(i, name, shape), nullptr, nullptr};
+        return {nullptr, context.data<std::int8_t>(i, name, shape), context.data<float>(i + 1, name, scales)};
+    }
+    static Matrix after(const Matrix& matrix, std::int64_t n_weights, std::int64_t n_scales) {
+        if (!IsInt8) return {matrix.floats + n_weights, nullptr, nullptr};
+        return {nullptr, matrix.codes + n_weights, matrix.scales + n_scales};
+    }
+
     float epsilon_;
 };
 
@@ -303,7 +324,8 @@ OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
     static const CpuOp<Wkv<7>> wkv7;
     static const CpuOp<BlockLinear> block_linear;
     static const CpuOp<HeadsAttentionOp> heads_attention;
-    static const CpuOp<TimeMixInputs6> time_mix_inputs_6;
+    static const CpuOp<TimeMixInputs6<true>> time_mix_inputs_6_int8;
+    static const CpuOp<TimeMixInputs6<false>> time_mix_inputs_6;  // of bundles before format 1.3
     static const CpuOp<HeadNormGate6> head_norm_gate_6;
     static const CpuOp<ChannelMixInputs6> channel_mix_inputs_6;
     static const CpuOp<ReluSquare> relu_square;
@@ -312,6 +334,7 @@ OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
                                                &wkv7,
                                                &block_linear,
                                                &heads_attention,
+                                               &time_mix_inputs_6_int8,
                                                &time_mix_inputs_6,
                                                &head_norm_gate_6,
                                                &channel_mix_inputs_6,

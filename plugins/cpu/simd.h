@@ -1,6 +1,6 @@
 // Vectors of the width of a level, in the vector extension that GCC and Clang share: each level includes this file
 // once, in its own namespace and after naming its instruction set, so that the same source becomes other instructions.
-// Defined by the level: VECTOR_BYTES, REGISTERS, dot4().
+// Defined by the level: VECTOR_BYTES, REGISTERS, dot4(), dot8().
 #pragma once
 
 #include <cmath>
@@ -46,6 +46,10 @@ AURORA_INLINE std::int32_t load_quad(const void* from) {
     std::memcpy(&value, from, sizeof value);
     return value;
 }
+
+// The halves of every byte: the even and the odd ones of the numbers of 4 bits that lie in a vector.
+AURORA_INLINE Ints low_halves(Ints value) { return value & 0x0f0f0f0f; }
+AURORA_INLINE Ints high_halves(Ints value) { return (value >> 4) & 0x0f0f0f0f; }
 
 AURORA_INLINE Floats to_floats(Ints value) { return __builtin_convertvector(value, Floats); }
 AURORA_INLINE Floats as_floats(Ints value) { return (Floats)value; }

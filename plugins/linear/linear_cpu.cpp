@@ -21,10 +21,15 @@ void multiply_one_row(const Kernels& kernels, const BlockWeights& weights, const
     thread_local std::vector<std::int8_t> codes;
     thread_local std::vector<float> scales;
     thread_local std::vector<std::int32_t> offsets;
-    const std::size_t n_blocks = weights.n_blocks(), row_bytes = n_blocks * weights.block_size;
-    const RowCodes row = {n_blocks, weights.block_size, at_least(codes, row_bytes), at_least(scales, n_blocks),
-                          at_least(offsets, n_blocks)};
-    kernels.quantize(x, weights.n_inputs, row);
+    const std::size_t n_blocks = weights.n_blocks(), row_bytes = weights.row_bytes(), n_codes = n_blocks * weights.block_size;
+    const std::size_t n_lanes = n_codes / 4 + MAX_VECTOR_LANES;  // at 8 bits, where a lane has four codes
+    const RowCodes row = {weights.bits,
+                          n_blocks,
+                          weights.block_size,
+                          at_least(codes, n_codes + MAX_VECTOR_CODES),
+                          at_least(scales, n_lanes),
+                          at_least(offsets, n_lanes)};
+    kernels.prepare_row(x, weights.n_inputs, row);
     std::size_t step = ROW_BYTES_AT_ONCE / row_bytes;
     step = step < 4 ? 4 : step / 4 * 4;
     parallel((weights.n_outputs + step - 1) / step, [&](std::size_t i) {
@@ -80,17 +85,18 @@ struct Chunk {
 // products would wait for the memory, and the memory for the products.
 void prefetch(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts) {
     constexpr std::size_t LINE = 64;
-    const std::size_t row_bytes = weights.n_blocks() * weights.block_size, n_bytes = chunk.n_blocks * weights.block_size;
-    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_size;
+    const std::size_t row_bytes = weights.row_bytes(), n_bytes = chunk.n_blocks * weights.block_bytes();
+    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_bytes();
     for (std::size_t i = part * chunk.n_outputs / n_parts; i < (part + 1) * chunk.n_outputs / n_parts; ++i)
         for (std::size_t j = 0; j < n_bytes; j += LINE) __builtin_prefetch(from + i * row_bytes + j, 0, 2);
 }
 
 void copy_strip(const Kernels& kernels, const BlockWeights& weights, const Chunk& chunk, const WeightStrip& strip) {
-    const std::size_t n_blocks = weights.n_blocks(), block_size = weights.block_size;
+    const std::size_t n_blocks = weights.n_blocks(), block_bytes = weights.block_bytes();
+    const auto copy = weights.bits == 4 ? kernels.expand_weights : kernels.copy_weights;
     for (std::size_t n = 0; n < chunk.n_outputs; ++n) {
         const std::size_t at = (chunk.first_output + n) * n_blocks + chunk.first_block;
-        kernels.copy_weights(weights.codes + at * block_size, chunk.n_blocks * block_size, strip.codes + n * WEIGHT_STRIDE);
+        copy(weights.codes + at * block_bytes, chunk.n_blocks * block_bytes, strip.codes + n * WEIGHT_STRIDE);
         for (std::size_t block = 0; block < chunk.n_blocks; ++block)
             strip.scales[block * STRIP_OUTPUTS + n] = weights.scales[at + block];
     }

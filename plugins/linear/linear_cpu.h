@@ -1,4 +1,4 @@
-// A linear layer of 8-bit weights on a CPU: the operator `aurora::BlockLinear` on raw memory.
+// A linear layer of weights of 8 or 4 bits on a CPU: the operator `aurora::BlockLinear` on raw memory.
 #pragma once
 
 #include "../cpu/levels.h"
@@ -6,13 +6,17 @@
 
 namespace aurora {
 
-// Weights as in the file, which is all there is of them: rows of whole blocks, codes 128 + weight / scale.
+// Weights as in the file, which is all there is of them: rows of whole blocks, codes 128 + weight / scale, or 8 + that, two
+// in a byte, the first in its low half.
 struct BlockWeights {
     std::size_t n_outputs, n_inputs, block_size;  // block_size: 16, 32, 64, 128 or 256
-    const std::uint8_t* codes;                    // (n_outputs, blocks, block_size)
+    const std::uint8_t* codes;                    // (n_outputs, blocks, block_bytes)
     const float* scales;                          // (n_outputs, blocks)
+    std::size_t bits = 8;
 
     std::size_t n_blocks() const { return (n_inputs + block_size - 1) / block_size; }
+    std::size_t block_bytes() const { return block_size * bits / 8; }
+    std::size_t row_bytes() const { return n_blocks() * block_bytes(); }
 };
 
 // y (n_rows, n_outputs) = x (n_rows, n_inputs) times the weights. x is rounded to 8 bits by rows and blocks.

@@ -1,4 +1,4 @@
-// Products of one row of 8-bit activations and 8-bit weights by blocks. Included once per level, after cpu/simd.h.
+// Rounding of activations to 8 bits by blocks, and what products share. Included once per level, after cpu/simd.h.
 //
 // A product step (`dot4`) takes four weights and four activations in each lane. Sums of a block are exact in int32; at
 // its end they become floats, times the two scales. The weights lie in the file as codes of 128 + weight, 0 to 255.
@@ -60,8 +60,9 @@ struct Rounded {
     std::int32_t offset;
 };
 
-// One block of a row to 8 bits; inputs past n count as 0.
-AURORA_INLINE Rounded round_block(const float* x, std::size_t n, std::size_t block_size, std::int8_t* codes) {
+// One block of a row to 8 bits; inputs past n count as 0. `offset`: by how much the weights' codes are larger than they.
+AURORA_INLINE Rounded round_block(const float* x, std::size_t n, std::size_t block_size, std::int8_t* codes,
+                                  std::int32_t offset = OFFSET) {
     const float peak = peak_of(x, n);
     if (peak != peak) {  // a NaN is kept in the scale alone
         std::memset(codes, 0, block_size);
@@ -70,59 +71,5 @@ AURORA_INLINE Rounded round_block(const float* x, std::size_t n, std::size_t blo
     // Under the smallest normal number the inverse would not be finite.
     const bool is_number = peak >= 1e-30f;
     const std::int32_t total = encode(x, n, block_size, is_number ? 127.0f / peak : 0.0f, codes);
-    return {is_number ? peak / 127.0f : 0.0f, -OFFSET * total};
-}
-
-static void quantize(const float* x, std::size_t n_inputs, const RowCodes& row) {
-    for (std::size_t block = 0; block < row.n_blocks; ++block) {
-        const std::size_t begin = block * row.block_size;
-        const std::size_t n = n_inputs - begin < row.block_size ? n_inputs - begin : row.block_size;
-        const Rounded rounded = round_block(x + begin, n, row.block_size, row.codes + begin);
-        row.scales[block] = rounded.scale;
-        row.offsets[block] = rounded.offset;
-    }
-}
-
-// How far ahead of the product weights are asked for: further than the prefetchers of the hardware dare.
-constexpr std::size_t PREFETCH_BYTES = 4096;
-
-// One output. Rows are read one after the other, as they lie: several at a time read slower, because the memory likes
-// one long stream best, and there is time enough for the sum at the end of each row.
-AURORA_INLINE float multiply_whole(const RowCodes& row, const std::uint8_t* weights, const float* weight_scales) {
-    const std::size_t block_size = row.block_size;
-    const std::int8_t* codes = row.codes;
-    Floats total = {};
-    for (std::size_t block = 0; block < row.n_blocks; ++block) {
-        Ints sums = {OFFSET ? row.offsets[block] : 0};
-        for (std::size_t i = 0; i < block_size; i += VECTOR_BYTES, weights += VECTOR_BYTES, codes += VECTOR_BYTES) {
-            if (VECTOR_BYTES == 64 || i % 64 == 0) __builtin_prefetch(weights + PREFETCH_BYTES);
-            sums = dot4(sums, weight_codes(weights), load_ints(codes));
-        }
-        total += to_floats(sums) * (weight_scales[block] * row.scales[block]);
-    }
-    return sum(total);
-}
-
-// For blocks that are no whole number of vectors.
-AURORA_INLINE float multiply_one(const RowCodes& row, const std::uint8_t* weights, const float* weight_scales) {
-    float total = 0;
-    for (std::size_t block = 0; block < row.n_blocks; ++block) {
-        // The 128 is taken off at the end: GCC 12 makes a dot product of this loop that forgets it otherwise.
-        std::int32_t products = 0, codes = 0;
-        for (std::size_t i = block * row.block_size; i < (block + 1) * row.block_size; ++i) {
-            products += static_cast<std::int32_t>(weights[i]) * row.codes[i];
-            codes += row.codes[i];
-        }
-        total += static_cast<float>(products - 128 * codes) * (weight_scales[block] * row.scales[block]);
-    }
-    return total;
-}
-
-static void multiply_row(const RowCodes& row, const std::uint8_t* weights, const float* weight_scales,
-                         std::size_t n_outputs, float* y) {
-    const std::size_t row_bytes = row.n_blocks * row.block_size;
-    std::size_t n = 0;
-    if (row.block_size % VECTOR_BYTES == 0)
-        for (; n < n_outputs; ++n) y[n] = multiply_whole(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
-    for (; n < n_outputs; ++n) y[n] = multiply_one(row, weights + n * row_bytes, weight_scales + n * row.n_blocks);
+    return {is_number ? peak / 127.0f : 0.0f, -offset * total};
 }

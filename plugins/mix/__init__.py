@@ -26,7 +26,7 @@ class Piece:
 
 
 PIECES = {
-    "TimeMixInputs6": Piece(
+    "TimeMixInputs6Int8": Piece(
         inputs=(
             "x",
             "shift",
@@ -34,11 +34,9 @@ PIECES = {
             "ln1.bias",
             "att.time_maa_x",
             *(f"att.time_maa_{name}" for name in "wkvrg"),
-            "att.time_maa_w1",
-            "att.time_maa_w2",
+            *(f"att.time_maa_w{i}.{what}" for i in (1, 2) for what in ("int8", "scales")),
             "att.time_decay",
-            "att.time_decay_w1",
-            "att.time_decay_w2",
+            *(f"att.time_decay_w{i}.{what}" for i in (1, 2) for what in ("int8", "scales")),
         ),
         outputs=("receptance", "key", "value", "gate", "log_decay", "next_shift"),
         has_epsilon=True,

@@ -71,19 +71,32 @@ private:
     float* z_;
 };
 
+// y (n_rows, n) = x (n_rows, n_inputs) times `n` of the columns of some inputs of a matrix that is `width` wide.
+struct Part {
+    std::size_t first_input, n_inputs, first_column, n;
+};
+void multiply(const Kernels& kernels, const float* x, std::size_t x_stride, std::size_t n_rows, const Matrix& matrix,
+              std::size_t width, const Part& part, float* y, std::size_t y_stride) {
+    const std::size_t at = part.first_input * width + part.first_column;
+    if (matrix.codes != nullptr)
+        kernels.multiply_codes(x, x_stride, n_rows, matrix.codes + at, matrix.scales + part.first_column, width,
+                               part.n_inputs, part.n, y, y_stride);
+    else
+        kernels.multiply_floats(x, x_stride, n_rows, matrix.floats + at, width, part.n_inputs, part.n, y, y_stride);
+}
+
 // y = x W of a single row, or of some rows on the thread that asks. A single row is shared by inputs: the weights are
 // then read as they lie. Sums are added in the order of the inputs, whoever made them.
-void narrow_product(const Kernels& kernels, const float* x, std::size_t n_rows, const float* weights, std::size_t n_inputs,
+void narrow_product(const Kernels& kernels, const float* x, std::size_t n_rows, const Matrix& weights, std::size_t n_inputs,
                     std::size_t n_outputs, float* partial, float* y, const Parallel& parallel) {
     if (n_rows > 1) {
-        kernels.multiply_floats(x, n_inputs, n_rows, weights, n_outputs, n_inputs, n_outputs, y, n_outputs);
+        multiply(kernels, x, n_inputs, n_rows, weights, n_outputs, {0, n_inputs, 0, n_outputs}, y, n_outputs);
         return;
     }
     const std::size_t n_parts = (n_inputs + INPUTS_AT_ONCE - 1) / INPUTS_AT_ONCE;
     parallel(n_parts, [&](std::size_t i) {
         const std::size_t first = i * INPUTS_AT_ONCE, n = std::min(INPUTS_AT_ONCE, n_inputs - first);
-        kernels.multiply_floats(x + first, n, 1, weights + first * n_outputs, n_outputs, n, n_outputs,
-                                partial + i * n_outputs, n_outputs);
+        multiply(kernels, x + first, n, 1, weights, n_outputs, {first, n, 0, n_outputs}, partial + i * n_outputs, n_outputs);
     });
     std::fill(y, y + n_outputs, 0.0f);
     for (std::size_t i = 0; i < n_parts; ++i)
@@ -120,9 +133,8 @@ void time_mix_rows(const Kernels& kernels, const Tokens& tokens, const TimeMix& 
     kernels.tanh_row(hidden, n * n_hidden);
     in_strips(E, parallel, [&](std::size_t first, std::size_t n_columns) {
         for (std::size_t j = 0; j < N_MIXES; ++j) {
-            const float* weights = mix.mix_out + j * mix.mix_rank * E + first;
-            kernels.multiply_floats(hidden + j * mix.mix_rank, n_hidden, n, weights, E, mix.mix_rank, n_columns,
-                                    extra + first, E);
+            multiply(kernels, hidden + j * mix.mix_rank, n_hidden, n, mix.mix_out[j], E, {0, mix.mix_rank, first, n_columns},
+                     extra + first, E);
             for (std::size_t i = 0; i < n; ++i) {
                 float* to = (mix.mixed[j] == nullptr ? mixed + i * E : mix.mixed[j] + (rows.first + i) * E) + first;
                 kernels.mix_row(shifted.row(i) + first, shifted.previous(i) + first, mix.mixes[j] + first,
@@ -133,8 +145,8 @@ void time_mix_rows(const Kernels& kernels, const Tokens& tokens, const TimeMix& 
     narrow_product(kernels, mixed, n, mix.decay_in, E, mix.decay_rank, partial, decay_hidden, parallel);
     kernels.tanh_row(decay_hidden, n * mix.decay_rank);
     in_strips(E, parallel, [&](std::size_t first, std::size_t n_columns) {
-        kernels.multiply_floats(decay_hidden, mix.decay_rank, n, mix.decay_out + first, E, mix.decay_rank, n_columns,
-                                extra + first, E);
+        multiply(kernels, decay_hidden, mix.decay_rank, n, mix.decay_out, E, {0, mix.decay_rank, first, n_columns},
+                 extra + first, E);
         for (std::size_t i = 0; i < n; ++i)
             kernels.decay_row(mix.decay + first, extra + i * E + first, n_columns, mix.log_decay + (rows.first + i) * E + first);
     });

@@ -13,7 +13,14 @@ struct Tokens {
 
 constexpr std::size_t N_MIXES = 5;
 
-// `aurora::TimeMixInputs6`. Shapes: x (B, T, E), shift (B, E), vectors (E), mix_in (E, 5 m), mix_out (5, m, E),
+// A matrix (n_inputs, n_outputs), of floats, or of codes with a scale for each output.
+struct Matrix {
+    const float* floats;
+    const std::int8_t* codes;
+    const float* scales;
+};
+
+// `aurora::TimeMixInputs6` and `aurora::TimeMixInputs6Int8`. Shapes: x (B, T, E), shift (B, E), vectors (E), mix_in (E, 5 m), mix_out five of (m, E),
 // decay_in (E, d), decay_out (d, E). Outputs (B, T, E), and next_shift (B, E).
 struct TimeMix {
     const float *x, *shift;
@@ -22,7 +29,8 @@ struct TimeMix {
     const float* mix_x;
     const float* mixes[N_MIXES];  // decay, key, value, receptance, gate: the order of mix_in and mix_out
     std::size_t mix_rank, decay_rank;
-    const float *mix_in, *mix_out, *decay, *decay_in, *decay_out;
+    const float* decay;
+    Matrix mix_in, mix_out[N_MIXES], decay_in, decay_out;
     float* mixed[N_MIXES];  // of these, `mixed[0]` is not an output, and null
     float *log_decay, *next_shift;
 };

@@ -114,9 +114,17 @@ static void head_norm_gate_row(const float* y, const float* gate, const float* w
 
 constexpr std::size_t FLOAT_ROWS = 6, FLOAT_VECTORS = REGISTERS == 32 ? 4 : 2;
 
+AURORA_INLINE Floats load_weights(const float* from) { return load(from); }
+AURORA_INLINE Floats load_weights(const std::int8_t* from) {
+    typedef std::int8_t Bytes __attribute__((vector_size(LANES)));
+    Bytes bytes;
+    std::memcpy(&bytes, from, sizeof bytes);
+    return to_floats(__builtin_convertvector(bytes, Ints));
+}
+
 // R rows times V vectors of columns; sums in registers over all inputs.
-template <std::size_t R, std::size_t V>
-AURORA_INLINE void float_tile(const float* x, std::size_t x_stride, const float* weights, std::size_t weight_stride,
+template <std::size_t R, std::size_t V, typename Weight>
+AURORA_INLINE void float_tile(const float* x, std::size_t x_stride, const Weight* weights, std::size_t weight_stride,
                               std::size_t n_inputs, float* y, std::size_t y_stride) {
     Floats sums[R][V];
     AURORA_UNROLL
@@ -127,7 +135,7 @@ AURORA_INLINE void float_tile(const float* x, std::size_t x_stride, const float*
     for (std::size_t k = 0; k < n_inputs; ++k, weights += weight_stride) {
         Floats w[V];
         AURORA_UNROLL
-        for (std::size_t v = 0; v < V; ++v) w[v] = load(weights + v * LANES);
+        for (std::size_t v = 0; v < V; ++v) w[v] = load_weights(weights + v * LANES);
         AURORA_UNROLL
         for (std::size_t r = 0; r < R; ++r) {
             const Floats value = splat(x[r * x_stride + k]);
@@ -142,8 +150,8 @@ AURORA_INLINE void float_tile(const float* x, std::size_t x_stride, const float*
     }
 }
 
-template <std::size_t V>
-AURORA_INLINE void float_tile_rows(std::size_t n_rows, const float* x, std::size_t x_stride, const float* weights,
+template <std::size_t V, typename Weight>
+AURORA_INLINE void float_tile_rows(std::size_t n_rows, const float* x, std::size_t x_stride, const Weight* weights,
                                    std::size_t weight_stride, std::size_t n_inputs, float* y, std::size_t y_stride) {
     switch (n_rows) {
         case 1: return float_tile<1, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
@@ -156,14 +164,15 @@ AURORA_INLINE void float_tile_rows(std::size_t n_rows, const float* x, std::size
 }
 
 // y (n_rows, n_outputs) = x (n_rows, n_inputs) times weights (n_inputs, n_outputs), each with its distance of rows.
-static void multiply_floats(const float* x, std::size_t x_stride, std::size_t n_rows, const float* weights,
-                            std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
-                            std::size_t y_stride) {
+template <typename Weight>
+AURORA_INLINE void multiply_weights(const float* x, std::size_t x_stride, std::size_t n_rows, const Weight* weights,
+                                    std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
+                                    std::size_t y_stride) {
     constexpr std::size_t INPUTS_AT_ONCE = 256, STEP = FLOAT_VECTORS * LANES;
     for (std::size_t r = 0; r < n_rows; ++r) std::memset(y + r * y_stride, 0, n_outputs * sizeof(float));
     for (std::size_t k = 0; k < n_inputs; k += INPUTS_AT_ONCE) {
         const std::size_t n_some = n_inputs - k < INPUTS_AT_ONCE ? n_inputs - k : INPUTS_AT_ONCE;
-        const float* some = weights + k * weight_stride;
+        const Weight* some = weights + k * weight_stride;
         std::size_t column = 0;
         for (; column + LANES <= n_outputs; column += column + STEP <= n_outputs ? STEP : LANES) {
             for (std::size_t r = 0; r < n_rows; r += FLOAT_ROWS) {
@@ -179,6 +188,21 @@ static void multiply_floats(const float* x, std::size_t x_stride, std::size_t n_
         for (; column < n_outputs; ++column)
             for (std::size_t r = 0; r < n_rows; ++r)
                 for (std::size_t i = 0; i < n_some; ++i)
-                    y[r * y_stride + column] += x[r * x_stride + k + i] * some[i * weight_stride + column];
+                    y[r * y_stride + column] += x[r * x_stride + k + i] * static_cast<float>(some[i * weight_stride + column]);
     }
+}
+
+static void multiply_floats(const float* x, std::size_t x_stride, std::size_t n_rows, const float* weights,
+                            std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
+                            std::size_t y_stride) {
+    multiply_weights(x, x_stride, n_rows, weights, weight_stride, n_inputs, n_outputs, y, y_stride);
+}
+
+// The same with integers for weights, and a scale for each output.
+static void multiply_codes(const float* x, std::size_t x_stride, std::size_t n_rows, const std::int8_t* codes,
+                           const float* scales, std::size_t code_stride, std::size_t n_inputs, std::size_t n_outputs,
+                           float* y, std::size_t y_stride) {
+    multiply_weights(x, x_stride, n_rows, codes, code_stride, n_inputs, n_outputs, y, y_stride);
+    for (std::size_t r = 0; r < n_rows; ++r)
+        for (std::size_t n = 0; n < n_outputs; ++n) y[r * y_stride + n] *= scales[n];
 }

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from aurora_export.errors import IncompatibleError, IntegrityError
 from aurora_export.export.engine_graph import write_plain_graph
-from aurora_export.export.weight_only import quantize
+from aurora_export.export.rounding import round_weight
 from block_linear import dequantized
 
 
@@ -70,7 +70,7 @@ def test_weights_are_not_copied(plain, built, tmp_path):
 def model_of_one_layer(folder: Path, *, bits: int = 8, location: str = "") -> tuple[Path, np.ndarray]:
     """y = x @ weight.T by MatMulNBits, 70 inputs in blocks of 32; the file, and the weight as its definition says."""
     rng = np.random.default_rng(0)
-    codes, scales = quantize(rng.normal(size=(24, 70)).astype(np.float32), 32)
+    codes, scales = round_weight("w", rng.normal(size=(24, 70)).astype(np.float32), 8, 32)
     node = helper.make_node("MatMulNBits", ["x", "w.int8", "w.scales"], ["y"], domain="com.microsoft", K=70, N=24,
                             bits=bits, block_size=32)  # fmt: skip
     values = [helper.make_tensor_value_info(*described) for described in (("x", 1, ["F", 70]), ("y", 1, ["F", 24]))]

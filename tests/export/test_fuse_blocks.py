@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -11,6 +13,7 @@ from onnx import TensorProto, helper
 
 from aurora_export.contract import STATE_NAMES, graphs
 from aurora_export.export.fuse_blocks import fuse_blocks
+from aurora_export.export.low_rank import quantize_low_rank
 from aurora_export.export.sample_inputs import sample_embeddings
 from aurora_export.export.weight_only import quantize_weights
 from aurora_export.plugins import DOMAIN, OP_VERSION, cpu
@@ -27,6 +30,7 @@ def int8(built6):
     """The int8 language graph before and after the pieces were cut out."""
     model = ir.serde.deserialize_model(onnx.load(built6.path / "onnx/language.onnx"))
     quantize_weights(model)
+    quantize_low_rank(model)
     before = ir.serde.serialize_model(model)
     fuse_blocks(model, built6.model.config.language.n_layers)
     return before, ir.serde.serialize_model(model)
@@ -85,6 +89,7 @@ def test_the_functions_compute_exactly_what_was_there(int8, built6, n_sequences,
 def test_a_block_that_is_not_as_expected_is_refused(built6):
     model = ir.serde.deserialize_model(onnx.load(built6.path / "onnx/language.onnx"))
     quantize_weights(model)
+    quantize_low_rank(model)
     for node in model.graph:
         if node.op_type == "Relu":
             node.op_type = "Sigmoid"  # in all blocks but the first
@@ -106,7 +111,10 @@ def one_piece(proto, op_type):
     }
     alone = helper.make_node(op_type, *names, domain=DOMAIN)
     alone.attribute.extend(node.attribute)
-    described = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in side] for side in names]
+    types = {True: TensorProto.INT8, False: TensorProto.FLOAT}
+    described = [
+        [helper.make_tensor_value_info(name, types[name.endswith("_int8")], None) for name in side] for side in names
+    ]
     model = helper.make_model(
         helper.make_graph([alone], "one", *described),
         functions=[function],
@@ -134,7 +142,13 @@ def piece_inputs(op_type, parameters, config, n_sequences, n_tokens, seed=0):
         if "." not in name
     }
     # Of a trained model: small low-rank matrices would hide what they do.
-    return {**inputs, **{name: rng.normal(size=array.shape).astype(np.float32) for name, array in parameters.items()}}
+    for name, array in parameters.items():
+        if array.dtype == np.int8:
+            inputs[name] = rng.integers(-127, 128, array.shape, np.int8)
+        else:
+            drawn = rng.normal(size=array.shape) * (0.02 if name.endswith("_scales") else 1)
+            inputs[name] = drawn.astype(np.float32)
+    return inputs
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -161,3 +175,20 @@ def test_native_pieces_do_not_depend_on_threads(int8, built6, op_type, n_tokens)
     for threads in (2, 3):
         for name, found in run(session_of(model, native=True, threads=threads), inputs).items():
             np.testing.assert_array_equal(found, expected[name])
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="the operator library was not built")
+def test_the_piece_of_older_bundles_computes_the_same(int8, built6):
+    """Before format 1.3 the low-rank matrices were float32."""
+    model, parameters = one_piece(int8[1], "TimeMixInputs6Int8")
+    inputs = piece_inputs("TimeMixInputs6Int8", parameters, built6.model.config.language, 2, 5)
+    expected = run(session_of(model, native=True), inputs)
+    older, arrays = copy.deepcopy(model), dict(inputs)
+    (node,) = older.graph.node
+    for name in [name for name in arrays if name.endswith("_int8")]:
+        arrays[name] = arrays[name] * arrays.pop(f"{name.removesuffix('_int8')}_scales")
+    node.op_type, node.input[:] = "TimeMixInputs6", list(arrays)
+    del older.functions[:], older.graph.input[:]
+    older.graph.input.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in arrays)
+    for name, found in run(session_of(older, native=True), arrays).items():
+        np.testing.assert_allclose(found, expected[name], rtol=1e-4, atol=1e-5 * np.abs(expected[name]).max())

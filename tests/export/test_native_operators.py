@@ -24,9 +24,9 @@ def engines(path, spec, monkeypatch):
         return native, OnnxEngine(path, spec, threads=2)
 
 
-def int8_path(built, graph, folder):
+def narrow_path(built, graph, folder, *, bits=8):
     model = ir.load(built.path / f"onnx/{graph}.onnx")
-    quantize_weights(model)
+    quantize_weights(model, bits=bits)
     path = folder / f"{graph}.onnx"
     ir.save(
         model,
@@ -38,10 +38,12 @@ def int8_path(built, graph, folder):
     return path
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 @pytest.mark.parametrize(("n_sequences", "n_tokens"), [(1, 1), (1, 40), (3, 7)])
 def test_language(built, precision, n_sequences, n_tokens, tmp_path, monkeypatch):
-    path = int8_path(built, "language", tmp_path) if precision == "int8" else built.path / "onnx/language.onnx"
+    path = built.path / "onnx/language.onnx"
+    if precision != "fp32":
+        path = narrow_path(built, "language", tmp_path, bits=int(precision[3:]))
     spec = graphs(built.model.config)["language"]
     native, plain = engines(path, spec, monkeypatch)
     table = built.model.weight("language.emb.weight").numpy()
@@ -57,7 +59,7 @@ def test_language(built, precision, n_sequences, n_tokens, tmp_path, monkeypatch
 
 
 def test_vision(built6, tmp_path, monkeypatch):
-    native, plain = engines(int8_path(built6, "vision", tmp_path), graphs(built6.model.config)["vision"], monkeypatch)
+    native, plain = engines(narrow_path(built6, "vision", tmp_path), graphs(built6.model.config)["vision"], monkeypatch)
     frames = sample_frames(3, built6.model.config.vision.image_size)
     # Merging may differ where similarities are nearly equal; the mean over the patches does not.
     means = []

@@ -17,7 +17,7 @@ from aurora_export.manifest import read_manifest
 from aurora_export.runtime.session import Aurora
 
 
-@pytest.fixture(scope="module", params=["fp16", "int8"])
+@pytest.fixture(scope="module", params=["fp16", "int8", "int4"])
 def narrow(request, built6, tmp_path_factory):
     """A bundle of the RWKV-6 model in another precision."""
     path = tmp_path_factory.mktemp(request.param) / "narrow.aurora"

@@ -1,4 +1,4 @@
-"""Linear layers with 8-bit weights: which ones, what they compute, and when a weight is read."""
+"""Linear layers with weights of 8 or 4 bits: which ones, what they compute, and when a weight is read."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ ROUNDING_OF_ALL_LAYERS = 0.15
 """What rounding the activations to 8 bits may change in a result of a tiny model, of its largest; 8 % was seen."""
 
 
-class Int8:
+class Narrow:
     """A graph of a tiny model, quantised and saved."""
 
-    def __init__(self, built, graph, folder):
+    def __init__(self, built, graph, folder, *, bits=8):
         self.built, self.graph, self.version = built, graph, built.model.config.language.version
         model = ir.load(built.path / f"onnx/{graph}.onnx")
         self.names_before = {value.name for node in model.graph for value in node.outputs}
         self.reads = count_reads(model)
-        self.quantized = quantize_weights(model)
+        self.quantized = quantize_weights(model, bits=bits)
         self.reads_of_pass = dict(self.reads)
         self.path = save(model, folder / f"{graph}.onnx")
         self.proto = onnx.load(self.path)
@@ -88,7 +88,7 @@ def run(session, inputs):
 @pytest.fixture(scope="module")
 def graphs8(built6, built7, tmp_path_factory):
     return {
-        (graph, built.model.config.language.version): Int8(built, graph, tmp_path_factory.mktemp("int8"))
+        (graph, built.model.config.language.version): Narrow(built, graph, tmp_path_factory.mktemp("int8"))
         for graph, built in (("language", built6), ("language", built7), ("vision", built6))
     }
 
@@ -101,6 +101,12 @@ def int8(graphs8, request):
 @pytest.fixture(params=[6, 7], ids=["RWKV-6", "RWKV-7"])
 def language8(graphs8, request):
     return graphs8["language", request.param]
+
+
+@pytest.fixture(scope="module", params=[6, 7], ids=["RWKV-6", "RWKV-7"])
+def language4(built6, built7, tmp_path_factory, request):
+    built = {6: built6, 7: built7}[request.param]
+    return Narrow(built, "language", tmp_path_factory.mktemp("int4"), bits=4)
 
 
 def test_linear_layers_are_quantized_and_nothing_else(int8):
@@ -158,16 +164,41 @@ def test_weights_are_off_by_half_a_step_at_most(int8):
         assert np.abs(weight - original).max() > 0
 
 
+def test_4_bits_are_for_all_but_the_head(language4):
+    case = language4.graph, language4.version
+    tensors = numpy_tensors(language4.proto)
+    assert len(language4.quantized) == N_LINEAR_LAYERS[case]
+    fine = [name for name in language4.quantized if f"{name}.int8" in tensors]
+    assert fine == ["language.head.weight"]
+    for name in set(language4.quantized) - set(fine):
+        n_outputs, n_inputs = language4.built.model.get_parameter(name).shape
+        assert tensors[f"{name}.int4"].shape == (n_outputs, -(-n_inputs // 64), 32)
+    nodes = [node for node in language4.proto.graph.node if node.op_type == "BlockLinear"]
+    bits = [attribute.i for node in nodes for attribute in node.attribute if attribute.name == "bits"]
+    assert sorted(bits) == [4] * (len(nodes) - 1) + [8]
+    onnx.checker.check_model(str(language4.path), full_check=True)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 7])
+def test_4_bit_language_equals_the_reference_with_the_weights_of_the_file(language4, n_tokens):
+    check_language(language4, 3, n_tokens)
+
+
 @pytest.mark.parametrize("n_tokens", [1, 7])
 @pytest.mark.parametrize("n_sequences", [1, 3])
 def test_language_equals_the_reference_with_the_weights_of_the_file(language8, n_sequences, n_tokens):
-    reference = Reference(language8.dequantized_model())
+    check_language(language8, n_sequences, n_tokens)
+
+
+def check_language(narrow, n_sequences, n_tokens):
+    """With exact activations it is the same to rounding; with those of 8 bits, near."""
+    reference = Reference(narrow.dequantized_model())
     state = reference.state_after(sample_embeddings(reference.embedding_table, n_sequences, 4, seed=1))
     embeddings = sample_embeddings(reference.embedding_table, n_sequences, n_tokens)
     expected = reference.run_language(embeddings, state)
     assert set(expected) == {"logits", *(f"next_{name}" for name in STATE_NAMES)}
     for is_exact, limit in ((True, 1e-5), (False, ROUNDING_OF_ALL_LAYERS)):
-        actual = run(open_session(language8.proto, exact=is_exact), {"embeddings": embeddings, **state})
+        actual = run(open_session(narrow.proto, exact=is_exact), {"embeddings": embeddings, **state})
         for name, wanted in expected.items():
             assert error(actual[name], wanted) < limit, (name, is_exact)
 

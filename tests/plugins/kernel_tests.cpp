@@ -119,38 +119,49 @@ void test_wkv(const Kernels& kernels, const WkvCase& c, bool is_6) {
     if (!c.in_place) expect_all_near("state that is only read", kernels.name, copy, std::vector<float>(state.begin(), state.end()), 0);
 }
 
-void test_linear(const Kernels& kernels, std::size_t T, std::size_t K, std::size_t N, std::size_t block, int n_threads) {
+// Every code there is, in turn; the file has two of 4 bits in a byte.
+Buffer<std::uint8_t> stored_codes(const std::vector<int>& codes, std::size_t bits) {
+    Buffer<std::uint8_t> stored(codes.size() * bits / 8, 3);
+    for (std::size_t i = 0; i < stored.size(); ++i)
+        stored[i] = static_cast<std::uint8_t>(bits == 8 ? codes[i] : codes[2 * i] | codes[2 * i + 1] << 4);
+    return stored;
+}
+
+void test_linear(const Kernels& kernels, std::size_t bits, std::size_t T, std::size_t K, std::size_t N, std::size_t block, int n_threads) {
     const std::size_t n_blocks = (K + block - 1) / block;
-    Buffer<std::uint8_t> codes(N * n_blocks * block, 3);
+    const int n_codes = bits == 8 ? 256 : 16, zero = n_codes / 2;
+    std::vector<int> codes(N * n_blocks * block);
     for (std::size_t i = 0; i < codes.size(); ++i)
-        codes[i] = i % (n_blocks * block) < K ? static_cast<std::uint8_t>(generator() % 256) : 128;
+        codes[i] = i % (n_blocks * block) < K ? static_cast<int>(generator() % static_cast<unsigned>(n_codes)) : zero;
+    const auto stored = stored_codes(codes, bits);
     auto scales = normal(N * n_blocks, 0.01f);
     auto x = normal(T * K);
     if (T > 2) std::fill(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(K), 0.0f);
     Buffer<float> y(T * N);
-    const BlockWeights weights{N, K, block, codes.data(), scales.data()};
+    const BlockWeights weights{N, K, block, stored.data(), scales.data(), bits};
     linear(kernels, weights, x.data(), T, y.data(), threads(&n_threads));
     double scale = 1e-30;
     std::vector<double> expected(T * N), bounds(T * N);
     for (std::size_t t = 0; t < T; ++t) {
         for (std::size_t n = 0; n < N; ++n) {
-            double total = 0, bound = 0;
+            double total = 0, bound = 0, squares = 0;
             for (std::size_t q = 0; q < n_blocks; ++q) {
                 float peak = 0;
                 for (std::size_t i = q * block; i < std::fmin(K, (q + 1) * block); ++i) peak = std::fmax(peak, std::fabs(x[t * K + i]));
                 const double inverse = peak > 0 ? 127.0f / peak : 0, step = peak / 127.0 * scales[n * n_blocks + q];
                 for (std::size_t i = q * block; i < std::fmin(K, (q + 1) * block); ++i) {
-                    const double exact = x[t * K + i] * inverse, code = codes[n * n_blocks * block + i] - 128.0;
+                    const double exact = x[t * K + i] * inverse, code = codes[n * n_blocks * block + i] - zero;
                     total += std::nearbyint(exact) * code * step;
+                    squares += std::pow(std::nearbyint(exact) * code * step, 2);
                     // A number between two codes may go either way in float.
                     if (std::fabs(std::fabs(exact - std::trunc(exact)) - 0.5) < 1e-4) bound += std::fabs(code * step);
                 }
             }
             expected[t * N + n] = total, bounds[t * N + n] = bound;
-            scale = std::fmax(scale, std::fabs(total));
+            scale = std::fmax(scale, std::sqrt(squares));  // the total may be nearly nothing
         }
     }
-    for (std::size_t i = 0; i < T * N; ++i) expect_near("linear", kernels.name, y[i], expected[i], 1e-5 * scale + bounds[i]);
+    for (std::size_t i = 0; i < T * N; ++i) expect_near(bits == 8 ? "linear" : "linear, 4 bits", kernels.name, y[i], expected[i], 1e-5 * scale + bounds[i]);
 }
 
 using Doubles = std::vector<double>;
@@ -173,7 +184,28 @@ Doubles product(const Doubles& x, const float* weights, std::size_t columns) {
     return y;
 }
 
-void test_time_mix(const Kernels& kernels, const Tokens& tokens, std::size_t m, std::size_t d, int n_threads) {
+// Matrices (rows, columns), rounded to 8 bits with a scale for each column; `weights` become what the codes stand for.
+class Codes {
+public:
+    Codes(const Buffer<float>& weights, std::size_t n_matrices, std::size_t columns)
+        : codes_(weights.size()), scales_(n_matrices * columns), size_(weights.size() / n_matrices), columns_(columns) {
+        std::fill(scales_.begin(), scales_.end(), 0.0f);
+        const auto scale_of = [&](std::size_t i) -> float& { return scales_[i / size_ * columns + i % columns]; };
+        for (std::size_t i = 0; i < weights.size(); ++i) scale_of(i) = std::fmax(scale_of(i), std::fabs(weights[i]) / 127);
+        for (std::size_t i = 0; i < weights.size(); ++i) {
+            codes_[i] = static_cast<std::int8_t>(std::nearbyint(weights[i] / scale_of(i)));
+            weights[i] = static_cast<float>(codes_[i]) * scale_of(i);
+        }
+    }
+    Matrix matrix(std::size_t i = 0) const { return {nullptr, codes_.data() + i * size_, scales_.data() + i * columns_}; }
+
+private:
+    Buffer<std::int8_t> codes_;
+    Buffer<float> scales_;
+    std::size_t size_, columns_;
+};
+
+void test_time_mix(const Kernels& kernels, const Tokens& tokens, std::size_t m, std::size_t d, int n_threads, bool is_int8) {
     const std::size_t n = tokens.n_rows(), E = tokens.width;
     const float scale = 1 / std::sqrt(static_cast<float>(E));
     const auto x = normal(n * E), shift = normal(tokens.n_sequences * E), weight = normal(E), bias = normal(E);
@@ -185,8 +217,18 @@ void test_time_mix(const Kernels& kernels, const Tokens& tokens, std::size_t m, 
     TimeMix mix{};
     mix.x = x.data(), mix.shift = shift.data(), mix.norm_weight = weight.data(), mix.norm_bias = bias.data();
     mix.epsilon = 1e-5f, mix.mix_x = mix_x.data(), mix.mix_rank = m, mix.decay_rank = d;
-    mix.mix_in = mix_in.data(), mix.mix_out = mix_out.data(), mix.decay = decay.data();
-    mix.decay_in = decay_in.data(), mix.decay_out = decay_out.data();
+    mix.decay = decay.data();
+    std::vector<Codes> codes;
+    if (is_int8) {
+        codes.emplace_back(mix_in, 1, N_MIXES * m), codes.emplace_back(mix_out, N_MIXES, E);
+        codes.emplace_back(decay_in, 1, d), codes.emplace_back(decay_out, 1, E);
+        mix.mix_in = codes[0].matrix(), mix.decay_in = codes[2].matrix(), mix.decay_out = codes[3].matrix();
+        for (std::size_t j = 0; j < N_MIXES; ++j) mix.mix_out[j] = codes[1].matrix(j);
+    } else {
+        const auto floats = [](const float* weights) { return Matrix{weights, nullptr, nullptr}; };
+        mix.mix_in = floats(mix_in.data()), mix.decay_in = floats(decay_in.data()), mix.decay_out = floats(decay_out.data());
+        for (std::size_t j = 0; j < N_MIXES; ++j) mix.mix_out[j] = floats(&mix_out[j * m * E]);
+    }
     mix.log_decay = log_decay.data(), mix.next_shift = next_shift.data();
     for (std::size_t j = 0; j < N_MIXES; ++j) {
         mix.mixes[j] = &mixes[j * E];
@@ -317,15 +359,18 @@ int main() {
         for (std::size_t block : {16, 32, 64, 128, 256})
             for (std::size_t T : {1, 2, 5, 14, 15, 29})
                 for (std::size_t K : {1, 100, 256, 1300})
-                    for (std::size_t N : {1, 16, 35}) test_linear(kernels, T, K, N, block, static_cast<int>(1 + T % 3));
-        for (std::size_t block : {32, 128}) test_linear(kernels, 70, 700, 130, block, 2);  // more than a panel and a strip
+                    for (std::size_t N : {1, 16, 35})
+                        for (std::size_t bits : {8, 4}) test_linear(kernels, bits, T, K, N, block, static_cast<int>(1 + T % 3));
+        for (std::size_t block : {32, 128})  // more than a panel and a strip
+            for (std::size_t bits : {8, 4}) test_linear(kernels, bits, 70, 700, 130, block, 2);
         test_attention(kernels, 1, 1, 1, 1, 1);
         test_attention(kernels, 2, 19, 3, 10, 2);
         test_attention(kernels, 1, 130, 2, 64, 3);
         test_attention(kernels, 1, 530, 1, 8, 1);
         for (std::size_t E : {3, 20, 64, 600})
             for (const Tokens& tokens : {Tokens{1, 1, E}, Tokens{1, 2, E}, Tokens{2, 1, E}, Tokens{3, 19, E}}) {
-                test_time_mix(kernels, tokens, 3, 5, static_cast<int>(tokens.n_rows() % 3) + 1);
+                for (bool is_int8 : {false, true})
+                    test_time_mix(kernels, tokens, 3, 5, static_cast<int>(tokens.n_rows() % 3) + 1, is_int8);
                 test_channel_mix(kernels, tokens, static_cast<int>(tokens.n_rows() % 3) + 1);
             }
         std::printf("%s: %d values compared\n", kernels.name, n_checks - before);

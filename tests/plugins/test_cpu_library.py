@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper
 
 from aurora_export.errors import IncompatibleError, UsageError
+from aurora_export.export.rounding import BITS, pack_codes
 from aurora_export.plugins import DOMAIN, NODE_ATTRIBUTES, OP_VERSION, cpu
 from aurora_export.plugins.linear import reference as linear_reference
 from aurora_export.plugins.wkv import reference as wkv_reference
@@ -154,54 +155,59 @@ def test_other_shapes_are_refused(name, shape, message):
         wkv_session("Wkv6").run(None, arrays)
 
 
-def linear_session(K, N, block_size, **options):
-    attributes = {"K": K, "N": N, "bits": 8, "block_size": block_size}
+def linear_session(K, N, block_size, *, bits=8, **options):
+    attributes = {"K": K, "N": N, "bits": bits, "block_size": block_size}
     node = helper.make_node("BlockLinear", ["x", "codes", "scales"], ["y"], domain=DOMAIN, **attributes)
     return session_of(node, ["x", "codes", "scales"], ["y"], **options)
 
 
-def linear_inputs(shape, N, block_size, *, seed=0):
+def linear_inputs(shape, N, block_size, *, bits=8, seed=0):
     rng = np.random.default_rng(seed)
     K = shape[-1]
-    codes = rng.integers(0, 256, (N, -(-K // block_size), block_size), dtype=np.uint8)
-    codes.reshape(N, -1)[:, K:] = 128
+    codes = rng.integers(0, 2**bits, (N, -(-K // block_size), block_size), dtype=np.uint8)
+    codes.reshape(N, -1)[:, K:] = 2 ** (bits - 1)
+    codes = pack_codes(codes, bits)
     scales = rng.uniform(1e-3, 1e-2, N * codes.shape[1]).astype(np.float32)
     return {"x": rng.normal(size=shape).astype(np.float32), "codes": codes, "scales": scales}
 
 
-def linear_expected(arrays):
+def linear_expected(arrays, *, bits=8):
     codes, scales = torch.from_numpy(arrays["codes"]), torch.from_numpy(arrays["scales"])
-    x = linear_reference.round_activations(torch.from_numpy(arrays["x"]), codes.shape[2]).double()
-    return (x @ linear_reference.dequantize(codes, scales, x.shape[-1]).double().T).numpy()
+    x = linear_reference.round_activations(torch.from_numpy(arrays["x"]), codes.shape[2] * 8 // bits).double()
+    return (x @ linear_reference.dequantize(codes, scales, x.shape[-1], bits=bits).double().T).numpy()
 
 
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 @pytest.mark.parametrize("shape", [(1, 256), (1, 1, 300), (2, 17), (3, 5, 130), (40, 512), (2, 3, 2, 33)], ids=str)
-def test_linear_equals_the_reference(level, block_size, shape):
+def test_linear_equals_the_reference(level, block_size, shape, bits):
     for N in (1, 37, 128):
-        arrays = linear_inputs(shape, N, block_size)
-        (y,) = linear_session(shape[-1], N, block_size).run(None, arrays)
+        arrays = linear_inputs(shape, N, block_size, bits=bits)
+        expected = linear_expected(arrays, bits=bits)
+        (y,) = linear_session(shape[-1], N, block_size, bits=bits).run(None, arrays)
         # A rounding that is nearly a tie may fall the other way: one step of one activation.
-        assert_near(y, linear_expected(arrays), error=1e-3)
-        assert np.median(np.abs(y - linear_expected(arrays))) <= 2e-6 * np.abs(y).max()
+        assert_near(y, expected, error=1e-3)
+        assert np.median(np.abs(y - expected)) <= 2e-6 * np.abs(y).max()
 
 
 @needs_library
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("n_tokens", [1, 30])
-def test_linear_does_not_depend_on_threads(n_tokens):
-    arrays = linear_inputs((n_tokens, 640), 200, 128)
-    results = [linear_session(640, 200, 128, threads=threads).run(None, arrays)[0] for threads in (1, 2, 3)]
+def test_linear_does_not_depend_on_threads(n_tokens, bits):
+    arrays = linear_inputs((n_tokens, 640), 200, 128, bits=bits)
+    results = [linear_session(640, 200, 128, bits=bits, threads=n).run(None, arrays)[0] for n in (1, 2, 3)]
     np.testing.assert_array_equal(results[1], results[0])
     np.testing.assert_array_equal(results[2], results[0])
 
 
+@pytest.mark.parametrize(("bits", "block_size"), [(8, 128), (8, 16), (4, 128), (4, 32)])
 @pytest.mark.parametrize("n_tokens", [1, 3])
-def test_linear_of_numbers_at_the_ends(level, n_tokens):
-    arrays = linear_inputs((n_tokens, 256), 20, 128)
-    session = linear_session(256, 20, 128)
+def test_linear_of_numbers_at_the_ends(level, n_tokens, bits, block_size):
+    arrays = linear_inputs((n_tokens, 256), 20, block_size, bits=bits)
+    session = linear_session(256, 20, block_size, bits=bits)
     for magnitude in (0.0, 1e-40, 1e-25, 1e30):
         x = {**arrays, "x": (arrays["x"] * magnitude).astype(np.float32)}
-        expected = linear_expected(x) if magnitude > 1e-30 else np.zeros((n_tokens, 20))
+        expected = linear_expected(x, bits=bits) if magnitude > 1e-30 else np.zeros((n_tokens, 20))
         assert np.abs(session.run(None, x)[0] - expected).max() <= 1e-3 * np.abs(expected).max()
     for value in (np.nan, np.inf, -np.inf):
         arrays["x"][-1, 200] = value
@@ -210,15 +216,19 @@ def test_linear_of_numbers_at_the_ends(level, n_tokens):
         assert np.isfinite(y[:-1]).all()
 
 
+@pytest.mark.parametrize("bits", BITS)
 @pytest.mark.parametrize("n_tokens", [1, 5])
-def test_largest_codes_do_not_overflow(level, n_tokens):
-    arrays = linear_inputs((n_tokens, 512), 33, 256)
+def test_largest_codes_do_not_overflow(level, n_tokens, bits):
+    arrays = linear_inputs((n_tokens, 512), 33, 256, bits=bits)
     arrays["x"][...] = np.where(np.arange(512) % 2, -1, 1)
-    for code in (0, 255):
-        arrays["codes"][...] = code
-        arrays["codes"][:, :, ::2] = 255 - code
-        (y,) = linear_session(512, 33, 256).run(None, arrays)
-        assert_near(y, linear_expected(arrays))
+    largest = 2**bits - 1
+    codes = np.empty((33, 2, 256), np.uint8)
+    for code in (0, largest):
+        codes[...] = code
+        codes[:, :, ::2] = largest - code
+        arrays["codes"] = pack_codes(codes, bits)
+        (y,) = linear_session(512, 33, 256, bits=bits).run(None, arrays)
+        assert_near(y, linear_expected(arrays, bits=bits))
 
 
 @needs_library
@@ -228,6 +238,8 @@ def test_linear_of_another_width_is_refused():
         linear_session(256, 20, 128).run(None, {**arrays, "x": arrays["x"][:, :255]})
     with pytest.raises(Exception, match="block_size is 48, not 16, 32, 64, 128 or 256"):
         linear_session(256, 20, 48)
+    with pytest.raises(Exception, match="bits is 2, not 8 or 4"):
+        linear_session(256, 20, 128, bits=2)
 
 
 @needs_library
