@@ -49,6 +49,102 @@ BAD_PATHS = (
 Edit = tuple[list[Any], Any]
 
 
+VISION, MERGE = ["config", "vision"], ["config", "merge"]
+LANGUAGE, PROMPT, FRAMES = ["config", "language"], ["config", "prompt"], ["config", "frames"]
+SINGLE_EDITS: list[Edit] = [
+    (["name"], "other"),
+    (["extra"], 1),
+    (["name"], 1),
+    (["config"], DELETED),
+    ([*MERGE, "sort"], DELETED),
+    ([*MERGE, "sort"], "none"),
+    ([*MERGE, "sort"], "sometimes"),
+    ([*MERGE, "kept_ratio"], 1.5),
+    ([*MERGE, "kept_ratio"], 0),
+    ([*MERGE, "kept_ratio"], 1),
+    ([*MERGE, "kept_ratio"], 0.30000000000000004),
+    ([*MERGE, "schedule"], "exact"),
+    ([*MERGE, "protect_first"], None),
+    ([*MERGE, "drop_first"], False),
+    ([*VISION, "image_size"], 0),
+    ([*VISION, "image_size"], 4097),
+    ([*VISION, "image_size"], 70),
+    ([*VISION, "image_size"], []),
+    ([*VISION, "patch_size"], 65),
+    ([*VISION, "patch_size"], 1),
+    ([*VISION, "width"], 33),
+    ([*VISION, "layers_used"], 6),
+    ([*VISION, "layers_used"], 2),
+    ([*VISION, "n_layers"], 1001),
+    ([*VISION, "layer_norm_eps"], 1e-12),
+    ([*VISION, "secret"], 1),
+    ([*FRAMES, "resize"], "fit"),
+    ([*FRAMES, "resize"], "pad"),
+    ([*FRAMES, "mean"], [0.5, 0.5]),
+    ([*FRAMES, "mean"], [0.48145466, 0, 1]),
+    ([*FRAMES, "mean"], [0.5, 0.5, []]),
+    ([*FRAMES, "mean"], [2, 0.5, 0.5]),
+    ([*FRAMES, "std"], [0, 0.5, 0.5]),
+    ([*LANGUAGE, "version"], 5),
+    ([*LANGUAGE, "version"], 6),
+    ([*LANGUAGE, "head_size"], 48),
+    ([*LANGUAGE, "low_ranks"], {"decay": 8}),
+    ([*LANGUAGE, "low_ranks"], {"decay": 8, "rate": 8, "value": 8, "gate": []}),
+    ([*LANGUAGE, "group_norm_eps"], DELETED),
+    ([*LANGUAGE, "layer_norm_eps"], 1e22),
+    ([*PROMPT, "sandwich"], "club"),
+    ([*PROMPT, "frame_separator"], "\t"),
+    ([*PROMPT, "frame_separator"], "\n"),
+    ([*PROMPT, "instruction"], ""),
+    ([*PROMPT, "instruction"], 'Größe? "\\" 😀 \u2028\x7f\x01\n/'),
+    ([*PROMPT, "stop_ids"], [0, 261]),
+    ([*PROMPT, "stop_texts"], ["\n\nUser:", "é"]),
+    (["precision"], "fp8"),
+    (["precision"], "int8"),
+    (["created"], DELETED),
+    (["source"], {"a": 1}),
+    (["contract", "vision", "inputs", 0, "dtype"], "float64"),
+    (["contract", "vision", "inputs", 0, "secret"], 0),
+    (["files", "language"], DELETED),
+    (["files", "more"], "onnx/vision.onnx"),
+    (["digests", "onnx/vision.onnx"], DELETED),
+    (["digests", "onnx/vision.onnx", "size"], -1),
+    (["digests", "onnx/vision.onnx", "sha256"], "AB" * 32),
+    (["digests", "onnx/vision.onnx", "sha256"], DELETED),
+    (["digests", "onnx/vision.onnx", "secret"], 1),
+    (["digests", "readme"], ENTRY),
+    (["digests", "onnx/more.data"], ENTRY),
+    (["residual_divisor"], 0),
+    (["residual_divisor"], DELETED),
+    (["verification", "merge_flips"], -1),
+    (["verification", "outputs"], {"logits": {"error": 0.1, "limit": 1, "metric": "max"}}),
+    (["verification", "outputs"], {"logits": {"error": [], "limit": 1, "metric": "max"}}),
+    (["schema_version"], DELETED),
+    (["schema_version"], "2.0"),
+    (["schema_version"], "0.9"),
+    (["schema_version"], "1"),
+    (["schema_version"], "1.x"),
+    (["schema_version"], "1.0"),
+    (["engines"], DELETED),
+    (["engines"], ENGINES),
+    *((["files", "vision"], path) for path in BAD_PATHS),
+    *((["digests", path], ENTRY) for path in BAD_PATHS),
+]
+ENGINES_DIGEST: Edit = (["digests", ENGINES["tensorrt-rtx"]["files"]["vision"]], ENTRY)  # type: ignore[index]
+EDITS: list[list[Edit]] = [
+    [],
+    *([edit] for edit in SINGLE_EDITS),
+    [(["schema_version"], "1.7"), (["novelty"], {"x": 1})],
+    [(["schema_version"], "1.7"), ([*MERGE, "novelty"], 1)],
+    [(["engines"], ENGINES), ENGINES_DIGEST],
+    [(["engines"], ENGINES), (["engines", "tensorrt-rtx", "secret"], 1)],
+    [(["engines"], ENGINES), (["engines", "tensorrt-rtx", "files", "vision"], "../vision.engine")],
+    [([*MERGE, "kept_ratio"], 0.001), ([*MERGE, "schedule"], "exact"), ([*VISION, "layers_used"], 5)],
+    [([*MERGE, "split"], "patches_only"), ([*MERGE, "protect_first"], False)],
+]
+"""Each is a list of (path of keys, value)."""
+
+
 def small_config() -> AuroraConfig:
     """RWKV-7, 64 patches a frame."""
     return config_from_parts(
@@ -89,103 +185,6 @@ def manifest_of(config: AuroraConfig) -> dict[str, Any]:
     return json.loads(manifest.model_dump_json())
 
 
-def edits() -> list[list[Edit]]:
-    """Each is a list of (path of keys, value)."""
-    vision, merge = ["config", "vision"], ["config", "merge"]
-    language, prompt, frames = ["config", "language"], ["config", "prompt"], ["config", "frames"]
-    single: list[Edit] = [
-        (["name"], "other"),
-        (["extra"], 1),
-        (["name"], 1),
-        (["config"], DELETED),
-        ([*merge, "sort"], DELETED),
-        ([*merge, "sort"], "none"),
-        ([*merge, "sort"], "sometimes"),
-        ([*merge, "kept_ratio"], 1.5),
-        ([*merge, "kept_ratio"], 0),
-        ([*merge, "kept_ratio"], 1),
-        ([*merge, "kept_ratio"], 0.30000000000000004),
-        ([*merge, "schedule"], "exact"),
-        ([*merge, "protect_first"], None),
-        ([*merge, "drop_first"], False),
-        ([*vision, "image_size"], 0),
-        ([*vision, "image_size"], 4097),
-        ([*vision, "image_size"], 70),
-        ([*vision, "image_size"], []),
-        ([*vision, "patch_size"], 65),
-        ([*vision, "patch_size"], 1),
-        ([*vision, "width"], 33),
-        ([*vision, "layers_used"], 6),
-        ([*vision, "layers_used"], 2),
-        ([*vision, "n_layers"], 1001),
-        ([*vision, "layer_norm_eps"], 1e-12),
-        ([*vision, "secret"], 1),
-        ([*frames, "resize"], "fit"),
-        ([*frames, "resize"], "pad"),
-        ([*frames, "mean"], [0.5, 0.5]),
-        ([*frames, "mean"], [0.48145466, 0, 1]),
-        ([*frames, "mean"], [0.5, 0.5, []]),
-        ([*frames, "mean"], [2, 0.5, 0.5]),
-        ([*frames, "std"], [0, 0.5, 0.5]),
-        ([*language, "version"], 5),
-        ([*language, "version"], 6),
-        ([*language, "head_size"], 48),
-        ([*language, "low_ranks"], {"decay": 8}),
-        ([*language, "low_ranks"], {"decay": 8, "rate": 8, "value": 8, "gate": []}),
-        ([*language, "group_norm_eps"], DELETED),
-        ([*language, "layer_norm_eps"], 1e22),
-        ([*prompt, "sandwich"], "club"),
-        ([*prompt, "frame_separator"], "\t"),
-        ([*prompt, "frame_separator"], "\n"),
-        ([*prompt, "instruction"], ""),
-        ([*prompt, "instruction"], 'Größe? "\\" 😀 \u2028\x7f\x01\n/'),
-        ([*prompt, "stop_ids"], [0, 261]),
-        ([*prompt, "stop_texts"], ["\n\nUser:", "é"]),
-        (["precision"], "fp8"),
-        (["precision"], "int8"),
-        (["created"], DELETED),
-        (["source"], {"a": 1}),
-        (["contract", "vision", "inputs", 0, "dtype"], "float64"),
-        (["contract", "vision", "inputs", 0, "secret"], 0),
-        (["files", "language"], DELETED),
-        (["files", "more"], "onnx/vision.onnx"),
-        (["digests", "onnx/vision.onnx"], DELETED),
-        (["digests", "onnx/vision.onnx", "size"], -1),
-        (["digests", "onnx/vision.onnx", "sha256"], "AB" * 32),
-        (["digests", "onnx/vision.onnx", "sha256"], DELETED),
-        (["digests", "onnx/vision.onnx", "secret"], 1),
-        (["digests", "readme"], ENTRY),
-        (["digests", "onnx/more.data"], ENTRY),
-        (["residual_divisor"], 0),
-        (["residual_divisor"], DELETED),
-        (["verification", "merge_flips"], -1),
-        (["verification", "outputs"], {"logits": {"error": 0.1, "limit": 1, "metric": "max"}}),
-        (["verification", "outputs"], {"logits": {"error": [], "limit": 1, "metric": "max"}}),
-        (["schema_version"], DELETED),
-        (["schema_version"], "2.0"),
-        (["schema_version"], "0.9"),
-        (["schema_version"], "1"),
-        (["schema_version"], "1.x"),
-        (["schema_version"], "1.0"),
-        (["engines"], DELETED),
-        (["engines"], ENGINES),
-        *((["files", "vision"], path) for path in BAD_PATHS),
-        *((["digests", path], ENTRY) for path in BAD_PATHS),
-    ]
-    engines_digest: Edit = (["digests", ENGINES["tensorrt-rtx"]["files"]["vision"]], ENTRY)  # type: ignore[index]
-    return [
-        [],
-        *([edit] for edit in single),
-        [(["schema_version"], "1.7"), (["novelty"], {"x": 1})],
-        [(["schema_version"], "1.7"), ([*merge, "novelty"], 1)],
-        [(["engines"], ENGINES), engines_digest],
-        [(["engines"], ENGINES), (["engines", "tensorrt-rtx", "secret"], 1)],
-        [(["engines"], ENGINES), (["engines", "tensorrt-rtx", "files", "vision"], "../vision.engine")],
-        [([*merge, "kept_ratio"], 0.001), ([*merge, "schedule"], "exact"), ([*vision, "layers_used"], 5)],
-        [([*merge, "split"], "patches_only"), ([*merge, "protect_first"], False)],
-    ]
-
-
 def edited(content: dict[str, Any], changes: list[Edit]) -> dict[str, Any]:
     """A copy with the edits made."""
     content = copy.deepcopy(content)
@@ -221,5 +220,5 @@ def cases() -> dict[str, Any]:
     """The manifest, and the outcome of each edit."""
     base = manifest_of(small_config())
     with tempfile.TemporaryDirectory() as name:
-        results = [{"edits": changes, **outcome(edited(base, changes), Path(name))} for changes in edits()]
+        results = [{"edits": changes, **outcome(edited(base, changes), Path(name))} for changes in EDITS]
     return {"manifest": base, "deleted": DELETED, "cases": results}

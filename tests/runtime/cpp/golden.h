@@ -110,7 +110,8 @@ inline std::string random_text(SplitMix64& random, const std::vector<std::string
         } else if (kind == 6) {
             append_utf8(text, static_cast<std::uint32_t>(0x4E00 + below(0x5200)));
         } else {
-            const std::string part = tokens[below(tokens.size())] + static_cast<char>(below(256));
+            std::string part = tokens[below(tokens.size())];
+            part += static_cast<char>(below(256));
             text += repeat(part, 1 + below(4));
         }
     }
