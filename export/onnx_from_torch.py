@@ -18,6 +18,7 @@ import torch
 from aurora_export import __version__
 from aurora_export.export.fuse_attention import fuse_attention
 from aurora_export.export.fuse_blocks import fuse_blocks
+from aurora_export.export.gather_rows import gather_rows
 from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
 from aurora_export.export.quantizer import Quantizer
@@ -92,6 +93,7 @@ def _convert(model: ir.Model, graph: Graph, precision: Precision) -> None:
         quantize_weights(model)
         if graph.name == "vision":
             fuse_attention(model, len(graph.layer_outputs))
+            gather_rows(model)
         elif "Wkv6" in graph.wkv_nodes:
             fuse_blocks(model, len(graph.layer_outputs))
 
