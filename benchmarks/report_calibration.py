@@ -8,7 +8,7 @@ from result_tables import read_result, table
 def quantized_table() -> str:
     """What each precision loses against fp32 on the testbed under noise."""
     result = read_result("quantized")
-    rows = [["fp32", "", f"{100 * result['accuracy_fp32']:.1f} %", *[""] * 5]]
+    rows = [["fp32", "", f"{100 * result['accuracy_fp32']:.1f} %", *[""] * 7]]
     for row in result["rows"]:
         loss, drift = row["loss"], row["drift"][-1]
         gate = row["gate"]
@@ -23,10 +23,13 @@ def quantized_table() -> str:
                 f"{100 * loss['agreement']:.2f} %",
                 f"{loss['kl']:.1e}",
                 f"{max(drift['states'].values()):.1e}",
+                f"{row['errors_of_the_build'].get('visual_tokens.pooled', 0):.2f}",
+                f"{max(row['errors_of_the_build'][f'next_{name}'] for name in drift['states']):.2f}",
             ]
         )
     head = ["precision", "bundle", "right answers", "points", "gate", "same token", "KL, nats"]
-    return table([*head, f"state after {result['rows'][0]['drift'][-1]['n_tokens']} tokens"], rows)
+    head.append(f"state after {result['rows'][0]['drift'][-1]['n_tokens']} tokens")
+    return table([*head, "build: pooled", "build: states"], rows)
 
 
 def limits_table() -> str:
