@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test sanitize lint types cuda tensorrt aarch64 fix clean
+.PHONY: help demo test sanitize cpp cppslow cppaarch64 lint types cuda tensorrt aarch64 fix clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z0-9]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -23,7 +23,7 @@ demo: $(VENV)/installed-export,cpu  ## build a bundle from the testbed's checkpo
 # Two processes of one thread each: the models are tiny, and threads would only wait for each other.
 test: $(VENV)/installed-dev  ## run the fast tests (no GPU, no network)
 	@echo "==> pytest: every test that is neither slow nor needs a GPU"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu and not tensorrt"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu and not tensorrt and not cpp"
 
 # The kernels know nothing of ONNX Runtime, so a program of their own can run them under the sanitizers.
 sanitize: build/kernel_tests build/kernel_tests_aarch64  ## run the native kernels under AddressSanitizer and UBSan
@@ -43,6 +43,48 @@ build/kernel_tests_aarch64: tests/plugins/kernel_tests.cpp $(KERNELS)
 	@mkdir -p build
 	@$(if $(shell command -v $(AARCH64_CXX)),$(AARCH64_CXX) $(CXXFLAGS) -static -pthread -o $@ $(filter %.cpp,$^),echo "==> no $(AARCH64_CXX): the kernels are not compiled for it")
 	@if [ -e $@ ] && command -v qemu-aarch64 > /dev/null; then echo "==> NEON, emulated" && qemu-aarch64 $@; fi
+
+# The headers that libaurora is compiled with; its CMakeLists.txt fetches them where they cannot be installed.
+build/cpp-headers:
+	@mkdir -p build
+	@if [ ! -e /usr/include/nlohmann/json.hpp ] || [ ! -e /usr/include/gtest/gtest.h ] || [ ! -e /usr/include/zlib.h ]; then \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "==> apt-get: headers of nlohmann/json, GoogleTest and zlib" && apt-get update -qq >/dev/null \
+			&& DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+				nlohmann-json3-dev libgtest-dev zlib1g-dev >/dev/null; \
+		else echo "==> no nlohmann-json3-dev, libgtest-dev or zlib1g-dev here: CMake fetches what it can"; fi; fi
+	@touch $@
+
+# cmake of this machine, else that of PyPI.
+CPP_CMAKE := $(or $(shell command -v cmake),$(BIN)/cmake)
+CPP_TOOLS := $(if $(shell command -v cmake),,$(VENV)/installed-dev-cpp)
+ONNXRUNTIME_LIBRARY = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*))
+CPP_TEST = AURORA_ONNXRUNTIME=$(ONNXRUNTIME_LIBRARY) AURORA_TEST_BUNDLE=$(CURDIR)/$(BUNDLE)
+
+# Arguments: folder in build/, arguments of cmake.
+define BUILD_CPP
+	@$(CPP_CMAKE) -S runtime/cpp -B build/$(1) $(2) >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
+	@MAKEFLAGS= $(CPP_CMAKE) --build build/$(1) --parallel 2 >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
+endef
+
+$(BUNDLE): | $(VENV)/installed-dev
+	@$(BIN)/aurora-export build testbed/checkpoint --out $@ --quiet
+
+cpp: $(VENV)/installed-dev build/cpp-headers $(CPP_TOOLS) $(BUNDLE)  ## compile libaurora, and run its tests, sanitizers too
+	@echo "==> cmake: libaurora, aurora-run and their tests in build/cpp"
+	$(call BUILD_CPP,cpp,-DAURORA_TESTS=ON)
+	@echo "==> GoogleTest: under AddressSanitizer and UBSan, under ThreadSanitizer, and what a token costs"
+	@$(CPP_TEST) LSAN_OPTIONS=suppressions=tests/runtime/cpp/leaks.supp build/cpp/tests/aurora_tests --gtest_brief=1
+	@$(CPP_TEST) TSAN_OPTIONS=suppressions=tests/runtime/cpp/threads.supp build/cpp/tests/aurora_threads --gtest_brief=1
+	@$(CPP_TEST) build/cpp/tests/aurora_costs --gtest_brief=1
+	@echo "==> readers of what strangers send: random changes of the corpus"
+	@for reader in external_data manifest npy state_file tokenizer; do \
+		build/cpp/tests/fuzz_$$reader tests/runtime/cpp/corpus/$$reader 2 || exit 1; done
+	@echo "==> pytest: libaurora beside the Python runtime"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "cpp and not slow" tests/runtime/cpp
+
+cppslow: cpp  ## what takes libaurora minutes: thousands of models and answers, two hours of video
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "cpp and slow" tests/runtime/cpp
 
 lint: $(VENV)/installed-dev  ## check style and format
 	@echo "==> ruff: rules and format"
@@ -105,6 +147,21 @@ aarch64: $(CUDA_TOOLS) $(CUDA_AARCH64)/unpacked  ## cross-compile kernels and pl
 # nvcc and cmake see these; cmake's toolchain file reads them.
 aarch64: export AARCH64_CXX := $(AARCH64_CXX)
 aarch64: export CUDA_AARCH64_ROOT := $(CURDIR)/$(CUDA_AARCH64)/nvidia/cu13
+
+CPP_AARCH64 := build/onnxruntime-aarch64
+
+$(CPP_AARCH64)/unpacked: constraints.txt | $(BIN)/python
+	@rm -rf $(CPP_AARCH64) && mkdir -p $(CPP_AARCH64)
+	@$(BIN)/python -m pip download --quiet --no-deps --only-binary=:all: --platform manylinux_2_28_aarch64 \
+		--platform manylinux_2_27_aarch64 --constraint constraints.txt --dest $(CPP_AARCH64) onnxruntime
+	@$(BIN)/python -m zipfile -e $(CPP_AARCH64)/onnxruntime*.whl $(CPP_AARCH64)
+	@touch $@
+
+cppaarch64: $(VENV)/installed-dev build/cpp-headers $(CPP_TOOLS) $(CPP_AARCH64)/unpacked $(BUNDLE)  ## cross-compile libaurora, and ask under emulation
+	@command -v $(AARCH64_CXX) >/dev/null || { echo "no $(AARCH64_CXX): apt install g++-aarch64-linux-gnu" >&2; exit 1; }
+	@echo "==> $(AARCH64_CXX): libaurora in build/cpp-aarch64"
+	$(call BUILD_CPP,cpp-aarch64,--toolchain $(CURDIR)/runtime/cpp/cmake/aarch64.cmake)
+	@$(BIN)/python tests/runtime/cpp/emulated.py $(BUNDLE) build/cpp build/cpp-aarch64 $(CPP_AARCH64)
 
 fix: $(VENV)/installed-dev  ## mend what the linter and formatter can
 	@$(BIN)/ruff check --fix

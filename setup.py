@@ -85,6 +85,7 @@ setup(
         # Of the CUDA that is installed. TensorRT itself comes with a Jetson, or from NVIDIA: docs/DEVICES.md.
         "tensorrt": ["cuda-python>=12.6"],
         # Where the machine has no nvcc and cmake of its own: see the Makefile.
+        "dev-cpp": ["cmake>=3.24"],
         "dev-cuda": [
             "cmake>=3.24",
             *(f"nvidia-{name}>=13" for name in ("cuda-cccl", "cuda-crt", "cuda-nvcc", "cuda-runtime", "nvvm")),

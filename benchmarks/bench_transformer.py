@@ -108,12 +108,12 @@ class Transformer:
         """Of a chunk behind copied keys and values."""
         with self.open(depth) as peer:
             peer.run("deepen", depth)
-            peak = peer.peak_rss_mib
             first_token = first_token_s(peer)
             per_token = peer.run("read", CHUNK) / CHUNK
             say(f"{1 / per_token:.1f} tokens/s at a depth of {depth}")
             middle = depth + N_QUESTION + CHUNK // 2
-            return {"rate": (middle, round(per_token, 5)), "first_token": (depth, first_token), "memory": (depth, peak)}
+            memory = (depth, peer.peak_rss_mib)  # with what attention needs for a chunk there
+            return {"rate": (middle, round(per_token, 5)), "first_token": (depth, first_token), "memory": memory}
 
 
 def first_token_s(peer: PeerProcess) -> float:

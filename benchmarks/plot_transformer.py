@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from report_peers import watched_rows
+from report_peers import PLOT, watched_rows
 from result_tables import ROOT, read_result
 
-OUT = ROOT / "docs" / "transformer.svg"
+OUT = ROOT / "docs" / PLOT
 GREY = "#7d7d7d"
 """Text and axes: as far from white as from the black of a dark page."""
 
@@ -38,13 +38,13 @@ def draw_latency(axes: Any) -> None:
     """Seconds of watching, first answer token included."""
     for (title, rows), colour in zip(read_result("transformer")["curves"].items(), COLOURS, strict=False):
         kinds = [row["kind"] for row in rows]
-        draw(axes, [row["n_frames"] for row in rows], [row["latency_s"] for row in rows], kinds, colour, title)
+        seconds = [row["latency_s"] for row in rows]
+        draw(axes, [row["n_frames"] for row in rows], seconds, kinds, colour, f"transformer: {title}")
     ours = watched_rows()
     seconds = [row["watch_s"] + row["first_token_ms"] / 1000 for row in ours]
     draw(axes, [row["n_frames"] for row in ours], seconds, ["measured"] * len(ours), COLOURS[-1], "this, int8")
     axes.set(xscale="log", yscale="log", xlabel="frames", ylabel="seconds until an answer begins")
-    legend = axes.legend(frameon=False, fontsize=8)
-    legend.set_title("language model and tokens of a frame", prop={"size": 8})
+    axes.legend(frameon=False, fontsize=8)
 
 
 def draw_memory(axes: Any) -> None:

@@ -60,7 +60,7 @@ class Weights:
 
 def write_float16(path: Path) -> None:
     """Write all of the model."""
-    writer = gguf.GGUFWriter(str(path), "rwkv6")
+    writer = gguf.GGUFWriter(str(path), "rwkv6", use_temp_file=True)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_tokenizer_model("no_vocab")
     writer.add_context_length(2**20)

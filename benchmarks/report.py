@@ -11,8 +11,17 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from report_peers import peers_table
-from result_tables import RESULTS, ROOT, read_result, table
+from report_calibration import planted_table
+from report_devices import engine_build_table, where_run_table
+from report_peers import (
+    peers_table,
+    pipeline_table,
+    transformer_plot,
+    transformer_ratios,
+    transformer_table,
+    watching_table,
+)
+from result_tables import ROOT, read_result, table
 
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
 
@@ -213,119 +222,6 @@ def gigabytes(row: Mapping[str, Any]) -> float:
     return row["peak_rss_mib"] * 2**20 / 1e9
 
 
-GPU_SECTIONS = (
-    "kernels against the reference",
-    "compute-sanitizer",
-    "speed of the kernels",
-    "onnxruntime",
-    "full size in onnxruntime",
-    "a transformer of the same size",
-    "tensorrt-rtx",
-    "tensorrt",
-)
-"""Of a file that gpu_check/check_gpu.py wrote, but for those that compile."""
-
-
-def where_run_table() -> str:
-    """What was run where: by the files in results/, of which gpu_check.json is the one of a GPU."""
-    full, built = read_result("full_size_run"), read_result("engine_build_full")
-    cpu = f"run: {full['environment']['cpu']}, {full['environment']['cores']} cores"
-    engines = f"built for {' and '.join(built['capabilities'])}, without a GPU, and never run"
-    rows = [
-        ["ONNX Runtime, CPU, full size", cpu, "full_size_run.json"],
-        ["TensorRT-RTX engines, full size", engines, "engine_build_full.json"],
-    ]
-    on_gpu = read_result("gpu_check") if (RESULTS / "gpu_check.json").is_file() else None
-    for name in GPU_SECTIONS:
-        rows.append([f"on a GPU: {name}", _verdict(on_gpu, name), "gpu_check.json" if on_gpu else "none"])
-    return table(["what", "where", "result file"], rows)
-
-
-def _verdict(on_gpu: Mapping[str, Any] | None, name: str) -> str:
-    """How a section ended on a GPU. A dry run was on none."""
-    section = (
-        on_gpu["sections"].get(name, {"left_out": "not in the file"}) if on_gpu and not on_gpu["dry_run"] else None
-    )
-    if on_gpu is None or section is None:
-        return "never run"
-    gpu = on_gpu["environment"]["gpu"]
-    if "left_out" in section:
-        return f"{gpu}: left out, {section['left_out']}"
-    return f"{gpu}: " + {True: "passed", False: "FAILED", None: "measured"}[section.get("passed")]
-
-
-def engine_build_table() -> str:
-    """Engines of TensorRT-RTX at the widths of the 2B model: what a build takes."""
-    runs = [*read_result("engine_build")["runs"], *read_result("engine_build_full")["runs"]]
-    rows = [
-        [
-            f"{run['graph']}, {run['n_layers']} layers",
-            " and ".join(run["profiles"]),
-            f"{run['weights_mb']:.0f} MB",
-            f"{run['engine_mb']:.0f} MB",
-            f"{run['build_s']:.1f} s",
-            f"{run['peak_mb']:.0f} MB",
-        ]
-        for run in runs
-    ]
-    return table(["graph", "profiles", "weights", "engine", "build", "peak memory"], rows)
-
-
-def quantized_table() -> str:
-    """What each precision loses against fp32 on the testbed under noise."""
-    result = read_result("quantized")
-    rows = [["fp32", "", f"{100 * result['accuracy_fp32']:.1f} %", *[""] * 5]]
-    for row in result["rows"]:
-        loss, drift = row["loss"], row["drift"][-1]
-        gate = row["gate"]
-        sure = "" if gate["is_decided"] else ", not decided"
-        rows.append(
-            [
-                row["precision"],
-                f"{row['megabytes']:.1f} MB",
-                f"{100 * loss['accuracy']:.1f} %",
-                f"{0.0 - row['drop']:+.2f} ± {row['drop_error']:.2f}",
-                f"{gate['max_drop']:g}: {'holds' if gate['holds'] else 'fails'}{sure}",
-                f"{100 * loss['agreement']:.2f} %",
-                f"{loss['kl']:.1e}",
-                f"{max(drift['states'].values()):.1e}",
-            ]
-        )
-    head = ["precision", "bundle", "right answers", "points", "gate", "same token", "KL, nats"]
-    return table([*head, f"state after {result['rows'][0]['drift'][-1]['n_tokens']} tokens"], rows)
-
-
-def limits_table() -> str:
-    """Errors that a build limits, and what they cost in answers."""
-    names = ("visual_tokens.pooled", "token_sizes", "logits", "next_att_shift", "next_ffn_shift", "next_wkv")
-    rows = [
-        [
-            f"{row['factor']:g}",
-            *(f"{row['errors'].get(name, 0):.2f}" for name in names),
-            f"{0.0 - row['drop']:+.1f} ± {row['drop_error']:.1f}",
-        ]
-        for row in sorted(read_result("quantization_limits")["rows"], key=lambda row: row["drop"])
-    ]
-    return table(["ends times", *names, "points"], rows)
-
-
-def calibration_table() -> str:
-    """Our calibrations of the vision graph at int8 beside those of others."""
-    rows = [
-        [
-            name,
-            f"{100 * row['error_twin']:.2f} %",
-            f"{100 * row['error_planted']:.2f} %",
-            f"{100 * row['accuracy']:.1f} %",
-            f"{0.0 - row['drop']:+.2f} ± {row['drop_error']:.2f}",
-            f"{row['kl']:.3f} ± {row['kl_error']:.3f}",
-        ]
-        for name, row in read_result("calibration")["rows"].items()
-    ]
-    head = ["calibration", "error, nothing merged", "… with outliers", "right answers", "points", "KL, nats"]
-    return table(head, rows)
-
-
 TABLES = {
     "README.md": {
         "accuracy": accuracy_table,
@@ -334,8 +230,16 @@ TABLES = {
         "language": language_table,
         "peers": peers_table,
     },
+    "docs/CALIBRATION.md": {"planted": planted_table},
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table, "where": where_run_table},
+    "docs/PEERS.md": {
+        "pipeline": pipeline_table,
+        "transformer ratios": transformer_ratios,
+        "transformer plot": transformer_plot,
+        "transformer": transformer_table,
+        "watching": watching_table,
+    },
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }

@@ -6,7 +6,15 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from result_tables import read_result, table
+from result_tables import RESULTS, ROOT, read_result, table
+
+NOT_YET = "Not measured yet: there is no result file."
+PLOT = "transformer.svg"
+
+
+def is_measured(*names: str) -> bool:
+    """Whether all of these result files are there."""
+    return all((RESULTS / f"{name}.json").is_file() for name in names)
 
 
 def peers_table() -> str:
@@ -38,12 +46,15 @@ def over_text(sides: Mapping[str, Any], other: str, mine: str) -> str:
 def watched_rows() -> list[dict[str, Any]]:
     """Of watching at full size: the long run's, and those of the comparison where it has none."""
     rows = {row["n_frames"]: row for run in read_result("transformer")["ours"] for row in run["runs"]}
-    rows |= {row["n_frames"]: row for row in read_result("watching")["runs"]}
+    if is_measured("watching"):
+        rows |= {row["n_frames"]: row for row in read_result("watching")["runs"]}
     return [rows[n_frames] for n_frames in sorted(rows)]
 
 
 def watching_table() -> str:
     """Time and memory of watching at full size, by the number of frames."""
+    if not is_measured("watching"):
+        return NOT_YET
     rows = [
         [
             str(row["n_frames"]),
@@ -61,6 +72,8 @@ def watching_table() -> str:
 
 def transformer_table() -> str:
     """Until an answer begins, and memory, by the number of frames: ours and the three that a transformer reads."""
+    if not is_measured("transformer"):
+        return NOT_YET
     result = read_result("transformer")
     ours = {row["n_frames"]: row for row in watched_rows()}
     points = sorted({row["n_frames"] for rows in result["curves"].values() for row in rows})
@@ -82,9 +95,18 @@ def transformer_table() -> str:
 
 def transformer_ratios() -> str:
     """How many times as long each takes, in one run with ours."""
+    if not is_measured("transformer"):
+        return NOT_YET
     result = read_result("transformer")
     rows = [[title, f"{ratio:.1f}"] for title, ratio in result["time_over_ours"].items()]
     return table([f"transformer, {result['compared_at_frames']} frames", "time over this, int8"], rows)
+
+
+def transformer_plot() -> str:
+    """The picture of plot_transformer.py, as a link of a document in docs/."""
+    if not (ROOT / "docs" / PLOT).is_file():
+        return NOT_YET
+    return f"![Seconds until an answer begins, and peak memory, over frames]({PLOT})"
 
 
 def seconds_text(seconds: float) -> str:
@@ -99,6 +121,8 @@ def gib_text(row: Mapping[str, Any] | None) -> str:
 
 def pipeline_table() -> str:
     """Ways to watch, and their time by that of the sequential one within a round."""
+    if not is_measured("pipeline"):
+        return NOT_YET
     rows = [
         [
             way["way"],

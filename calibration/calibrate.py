@@ -223,7 +223,7 @@ def _range_of(name: str, site: Site, statistics: TensorStatistics, graph: ir.Gra
     if statistics.maximum == 0:
         raise UsageError(
             f"{name}: is zero throughout all clips: there is no range to choose",
-            hint="give more clips, and others; a part of the model that is never active needs no quantization: --keep",
+            hint="give more clips, and others: what is never active cannot be calibrated",
         )
     n_dead = statistics.n_dead_channels
     if n_dead:

@@ -95,11 +95,7 @@ def _clips_of_file(path: Path) -> list[Clip]:
             entry = json.loads(line)
         except ValueError as error:
             raise UsageError(f"{path}, line {number}: not valid JSON: {error}", hint=f"--data is {HINT}") from error
-        is_clip = (
-            isinstance(entry, dict)
-            and isinstance(entry.get("video"), str)
-            and set(entry) <= {"video", "prompt", "answer", "kind"}
-        )
+        is_clip = isinstance(entry, dict) and isinstance(entry.get("video"), str) and set(entry) <= KEYS
         prompt = entry.get("prompt", DEFAULT_PROMPT) if is_clip else None
         if not isinstance(prompt, str) or not prompt.strip():
             raise UsageError(f"{path}, line {number}: no object with `video` and `prompt`", hint=f"--data is {HINT}")

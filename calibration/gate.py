@@ -17,7 +17,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from aurora_export.calibration.measures import Outcome
 from aurora_export.errors import AccuracyError
@@ -76,6 +76,15 @@ class Loss:
         return self.n_tokens if self.accuracy is None else self.n_questions
 
 
+def without_infinities(value: Any) -> Any:
+    """What JSON can hold: None in the place of numbers that are not finite, as the error of a single video is."""
+    if isinstance(value, dict):
+        return {key: without_infinities(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_infinities(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def loss_of(candidate: Sequence[Outcome], yardstick: Sequence[Outcome]) -> Loss:
     """Compare outcomes of the same questions, in the same order. Raises ValueError if they are not."""
     if [one.question for one in candidate] != [one.question for one in yardstick]:
@@ -120,9 +129,9 @@ def _mean_of_clusters(terms: Iterable[tuple[str, float, int]]) -> tuple[float, f
     mean = sum(value for value, _ in sums.values()) / n
     squares = sum((value - mean * count) ** 2 for value, count in sums.values())
     n_clusters = len(sums)
-    # One cluster says nothing about how much clusters differ.
-    spread = n_clusters / (n_clusters - 1) if n_clusters > 1 else math.inf
-    return mean, math.sqrt(squares * spread) / n if squares else 0.0
+    if n_clusters == 1:  # which says nothing about how much clusters differ
+        return mean, math.inf
+    return mean, math.sqrt(squares * n_clusters / (n_clusters - 1)) / n
 
 
 @dataclass(frozen=True)

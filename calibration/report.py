@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aurora_export.calibration.drift import Drift, measure_drift
-from aurora_export.calibration.gate import Loss, Verdict, loss_of
+from aurora_export.calibration.gate import Loss, Verdict, loss_of, without_infinities
 from aurora_export.calibration.measures import Outcome, Yardstick, require_same_model
 from aurora_export.calibration.questions import Questions
 from aurora_export.calibration.svg import bar_plot, line_plot
@@ -69,15 +69,15 @@ class Report:
         """As JSON holds it."""
         verdict = self.verdict
         found: dict[str, Any] = {"format": FORMAT, **asdict(self)}
-        found["drop"], found["drop_error"] = self.loss.drop, _finite(self.loss.drop_error)
+        found["drop"], found["drop_error"] = self.loss.drop, self.loss.drop_error
         if verdict is not None:
-            bounds = [_finite(bound) for bound in verdict.bounds]
-            found["verdict"] = {"holds": verdict.holds, "is_decided": verdict.is_decided, "bounds": bounds}
-        return found
-
-
-def _finite(number: float) -> float | None:
-    return number if np.isfinite(number) else None
+            found["verdict"] = {
+                "holds": verdict.holds,
+                "is_decided": verdict.is_decided,
+                "bounds": verdict.bounds,
+                "text": verdict.text,
+            }
+        return dict(without_infinities(found))
 
 
 def make_report(

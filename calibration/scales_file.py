@@ -101,6 +101,8 @@ def graph_digest(model: ir.Model) -> str:
         assert tensor is not None
         digest.update(json.dumps([name, tensor.dtype.name, list(tensor.shape.numpy())]).encode())
         digest.update(tensor.tobytes())
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.release()  # or the whole file stays mapped, and counts as memory
     return digest.hexdigest()
 
 

@@ -83,6 +83,8 @@ def weight_maxima(site: Site) -> np.ndarray:
         assert weight is not None and weight.const_value is not None
         array = np.abs(weight.const_value.numpy())
         maxima.append(array.max(axis=1 if node.op_type == "MatMul" else 0))
+        if isinstance(weight.const_value, ir.ExternalTensor):
+            weight.const_value.release()
     return np.max(maxima, axis=0)
 
 

@@ -77,8 +77,11 @@ def _compare_frame(actual: Arrays, expected: Arrays) -> tuple[float, float, floa
     norms = [np.maximum(np.linalg.norm(side, axis=-1, keepdims=True), 1e-30) for side in (tokens, reference)]
     best = ((reference / norms[1]) @ (tokens / norms[0]).T).max(axis=1)
     matched = float(best @ expected_sizes / expected_sizes.sum())
-    moved = np.abs(np.sort(sizes) - np.sort(expected_sizes)).sum() / 2 / expected_sizes.sum()
-    alike = bool((actual["token_of_patch"] == expected["token_of_patch"]).all())
+    # Of another kept ratio there are more tokens or fewer: those that are not there have no patches.
+    n_tokens = max(len(sizes), len(expected_sizes))
+    ordered = [np.pad(np.sort(side), (n_tokens - len(side), 0)) for side in (sizes, expected_sizes)]
+    moved = np.abs(ordered[0] - ordered[1]).sum() / 2 / expected_sizes.sum()
+    alike = len(sizes) == len(expected_sizes) and bool((actual["token_of_patch"] == expected["token_of_patch"]).all())
     return pooled, matched, float(moved), alike
 
 

@@ -27,6 +27,8 @@ SAMPLE = 200
 class GateOptions:
     """What the user asked for."""
 
+    out: Path
+    """the bundle that is built; that of fp32 is made beside it"""
     max_drop: float
     questions: Path
     against: Path | None
@@ -99,7 +101,9 @@ def gate(options: GateOptions | None, loaded: LoadedCheckpoint, progress: Progre
         return
     from aurora_export.export.bundle import build_bundle
 
-    with tempfile.TemporaryDirectory(prefix="aurora-fp32-") as folder:
+    # On the disk of the bundle: temporary files may have little room.
+    beside = next(parent for parent in options.out.absolute().parents if parent.exists())
+    with tempfile.TemporaryDirectory(prefix=".aurora-fp32-", dir=beside) as folder:
         against = options.against
         if against is None:
             against = Path(folder) / "fp32.aurora"

@@ -82,6 +82,7 @@ def sensitivity_command(
 
 
 def _print(table: list[Row], found: Found | None, *, as_json: bool) -> None:
+    from aurora_export.calibration.gate import without_infinities
     from aurora_export.calibration.sensitivity import table_text
 
     if as_json:
@@ -90,7 +91,7 @@ def _print(table: list[Row], found: Found | None, *, as_json: bool) -> None:
             content["keep"] = list(found.kept)
             content["drop"], content["is_decided"] = found.verdict.loss.drop, found.verdict.is_decided
             content["loss"] = asdict(found.verdict.loss)
-        click.echo(json.dumps(content, indent=2))
+        click.echo(json.dumps(without_infinities(content), indent=2, allow_nan=False))
         return
     click.echo(table_text(table))
     if found is not None:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -155,7 +155,7 @@ def read_manifest(bundle: Path) -> Manifest:
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise IntegrityError(f"{path}: {path.stat().st_size} bytes, over the limit of {MAX_MANIFEST_BYTES}", hint=hint)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=refuse_double_keys)
     except (ValueError, RecursionError) as error:
         raise IntegrityError(f"{path}: not valid JSON: {error}", hint=hint) from error
     if not isinstance(content, dict):
@@ -177,6 +177,15 @@ def read_manifest(bundle: Path) -> Manifest:
         if relative not in manifest.digests:
             raise IntegrityError(f"{path}: {key}: {relative} has no digest", hint=hint)
     return manifest
+
+
+def refuse_double_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads: of two values of a key, another reader would take the other one. Raises ValueError."""
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)[:40]!r} stands twice")
+    return content
 
 
 def _known_keys(path: Path, content: dict[str, object]) -> dict[str, object]:

@@ -18,6 +18,7 @@ from aurora_export.contract import TensorSpec
 from aurora_export.errors import IncompatibleError
 from aurora_export.export.graphs import Graph
 from aurora_export.plugins import DOMAIN, NODE_ATTRIBUTES, OP_VERSION
+from aurora_export.plugins.attention import OP_TYPE as ATTENTION_OP
 from aurora_export.plugins.linear import OP_TYPE as LINEAR_OP
 from aurora_export.plugins.linear.onnx_function import BODY_DOMAIN as LINEAR_BODY_DOMAIN
 from aurora_export.plugins.mix import PIECES
@@ -42,6 +43,9 @@ REFUSED_OPERATORS = {
     **dict.fromkeys(("SequenceConstruct", "SequenceEmpty", "SplitToSequence", "Optional"), "it is not a tensor"),
 }
 """Operator -> why it is refused."""
+
+CPU_OPERATORS = (LINEAR_OP, ATTENTION_OP, *PIECES)
+"""Of our domain, and no plugins of TensorRT: engines are built of their functions."""
 
 SCATTERS = ("ScatterElements", "ScatterND", "Scatter")
 
@@ -183,7 +187,7 @@ def _topk(k: TensorProto | None, attributes: dict[str, object]) -> Iterator[str]
 def _wkv_nodes(model: ModelProto, graph: Graph) -> Iterator[str]:
     in_domain = [node for node in model.graph.node if node.domain == DOMAIN]
     # The others have what TensorRT needs to find a plugin; these are for CPUs, and come with 8-bit weights only.
-    ours = [node for node in in_domain if node.op_type not in (LINEAR_OP, *PIECES)]
+    ours = [node for node in in_domain if node.op_type not in CPU_OPERATORS]
     counts: dict[str, int] = {}
     for node in ours:
         counts[node.op_type] = counts.get(node.op_type, 0) + 1
@@ -194,7 +198,7 @@ def _wkv_nodes(model: ModelProto, graph: Graph) -> Iterator[str]:
         yield f"nodes of domain {DOMAIN!r} are {counts}, expected {graph.wkv_nodes}"
     functions = {(function.domain, function.name) for function in model.functions}
     expected = {(DOMAIN, op_type) for op_type in graph.wkv_nodes}
-    expected |= {(DOMAIN, node.op_type) for node in in_domain if node.op_type in (LINEAR_OP, *PIECES)}
+    expected |= {(DOMAIN, node.op_type) for node in in_domain if node.op_type in CPU_OPERATORS}
     if functions != expected:
         yield f"functions are {sorted(functions)}, expected {sorted(expected)}"
 

@@ -16,7 +16,9 @@ import onnx_ir as ir
 import torch
 
 from aurora_export import __version__
+from aurora_export.export.fuse_attention import fuse_attention
 from aurora_export.export.fuse_blocks import fuse_blocks
+from aurora_export.export.gather_rows import gather_rows
 from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
 from aurora_export.export.low_rank import quantize_low_rank
@@ -91,7 +93,10 @@ def _convert(model: ir.Model, graph: Graph, precision: Precision) -> None:
     elif precision in ("int8", "int4"):
         # The vision tower has 8 bits in both: it is a fifth of the weights, and read once for a frame, not for a token.
         quantize_weights(model, bits=4 if precision == "int4" and graph.name == "language" else 8)
-        if "Wkv6" in graph.wkv_nodes:
+        if graph.name == "vision":
+            fuse_attention(model, len(graph.layer_outputs))
+            gather_rows(model)
+        elif "Wkv6" in graph.wkv_nodes:
             quantize_low_rank(model)
             fuse_blocks(model, len(graph.layer_outputs))
 

@@ -28,6 +28,7 @@ from pydantic import Field, ValidationError
 from aurora_export.config import AuroraConfig, Section
 from aurora_export.contract import STATE_NAMES, TensorSpec, state_specs
 from aurora_export.errors import AuroraError, IncompatibleError, IntegrityError, ResourceError, UsageError
+from aurora_export.manifest import refuse_double_keys
 from aurora_export.runtime.packing import pack, unpack
 
 STATE_SUFFIX = ".aurstate"
@@ -202,7 +203,7 @@ def _read_safetensors_header(path: Path) -> dict[str, Any]:
             )
         text = file.read(n_header)
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=refuse_double_keys)
     except (ValueError, RecursionError) as error:
         raise _damaged(path, "not a valid state file: its header is not JSON") from error
     if not isinstance(content, dict):

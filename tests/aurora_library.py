@@ -209,7 +209,12 @@ class Session:
         self.check(self.library.aurora_session_watch(self.handle, c.byref(frame), c.byref(options)))
 
     def ask(
-        self, question: str, *, on_text: Callable[[str], bool | None] | None = None, stop: tuple[str, ...] = (), **options: object
+        self,
+        question: str,
+        *,
+        on_text: Callable[[str], bool | None] | None = None,
+        stop: tuple[str, ...] = (),
+        **options: object,
     ) -> str:
         """The pieces joined; on_text may return True to cancel."""
         pieces: list[str] = []
@@ -232,9 +237,7 @@ class Session:
     @property
     def visual_tokens(self) -> np.ndarray:
         data, n, width = c.POINTER(c.c_float)(), c.c_size_t(), c.c_size_t()
-        self.check(
-            self.library.aurora_session_visual_tokens(self.handle, c.byref(data), c.byref(n), c.byref(width))
-        )
+        self.check(self.library.aurora_session_visual_tokens(self.handle, c.byref(data), c.byref(n), c.byref(width)))
         return np.ctypeslib.as_array(data, (n.value, width.value)).copy()
 
     @property

@@ -49,7 +49,13 @@ def in_sdist(built) -> set[str]:
 def packaged(root: Path, tree: list[Path]) -> list[Path]:
     """Return the files of the tree that belong to the package."""
     folders = {path.parent.name for path in root.glob("*/__init__.py")}
-    return [path for path in tree if path.parts[0] in folders and (path.suffix == ".py" or path.name == "py.typed")]
+    return [
+        path
+        for path in tree
+        if path.parts[0] in folders
+        and (path.suffix == ".py" or path.name == "py.typed")
+        and path.parts[:2] != ("runtime", "cpp")  # what is there makes a header
+    ]
 
 
 def test_wheel_holds_the_tree_and_nothing_else(root, tree, in_wheel):

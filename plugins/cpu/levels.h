@@ -71,6 +71,12 @@ struct Kernels {
     // y (n_rows, n_outputs), of rows `y_stride` apart, from sums (n_outputs, width).
     void (*turn_panel)(const float* sums, const Panel& panel, std::size_t n_outputs, float* y, std::size_t y_stride);
 
+    // Attention: see attention/attention_kernels.h.
+    float (*round_to_weights)(const float* x, std::size_t n, std::size_t block_size, std::uint8_t* codes);
+    void (*add_and_scale)(const float* x, const float* bias, float scale, std::size_t n, float* out);
+    void (*mean_of_heads)(const float* x, const float* bias, std::size_t n_heads, std::size_t size, float* out);
+    void (*softmax_panel)(float* scores, std::size_t n_keys, const Panel& panel);
+
     // What stands between the layers of a block: see mix/mix_kernels.h.
     void (*norm_row)(const float* x, const float* update, std::size_t n, const float* weight, const float* bias,
                      float epsilon, float* kept, float* z);

@@ -2,6 +2,7 @@
 //
 // An operator is a class as ort_table.h says, with a constructor from the node's attributes and a level.
 
+#include "../attention/attention_cpu.h"
 #include "../linear/linear_cpu.h"
 #include "../mix/mix_cpu.h"
 #include "../wkv/wkv_cpu.h"
@@ -94,6 +95,46 @@ struct BlockLinear {
 private:
     const Kernels& kernels_;
     BlockWeights weights_{};
+};
+
+// aurora::HeadsAttention: see plugins/attention/README.md.
+struct HeadsAttentionOp {
+    static constexpr const char* NAME = "HeadsAttention";
+    static constexpr std::size_t N_INPUTS = 6, N_OUTPUTS = 2;
+    static constexpr int STATE_INPUT = -1, STATE_OUTPUT = -1;
+    static ort::ElementType input_type(std::size_t) { return ort::FLOAT; }
+
+    HeadsAttentionOp(const Attributes& attributes, const Kernels& kernels)
+        : kernels_(kernels), n_heads_(positive(attributes, "n_heads")), scale_(attributes.number("scale")) {}
+
+    void compute(const Context& context) const {
+        const Shape x = context.shape(0);
+        const std::int64_t heads = static_cast<std::int64_t>(n_heads_);
+        if (x.size() != 3 || x[1] < 1 || x[2] < heads || x[2] % heads != 0)
+            refuse(context.api(), "query has shape " + text_of(x) + ", not (F, T, D) with a token and " +
+                                      std::to_string(heads) + " heads");
+        const std::int64_t N = x[2] / heads;
+        if (N > static_cast<std::int64_t>(STRIP_OUTPUTS))
+            refuse(context.api(), "heads of " + std::to_string(N) + " are larger than " + std::to_string(STRIP_OUTPUTS));
+        const auto size = [](std::int64_t value) { return static_cast<std::size_t>(value); };
+        HeadsAttention all{};
+        all.n_frames = size(x[0]), all.n_tokens = size(x[1]), all.n_heads = n_heads_, all.head_size = size(N);
+        all.scale = scale_;
+        all.query = context.data<float>(0);
+        all.key = context.data<float>(1, "key", x);
+        all.value = context.data<float>(2, "value", x);
+        all.query_bias = context.data<float>(3, "query_bias", {x[2]});
+        all.key_bias = context.data<float>(4, "key_bias", {x[2]});
+        all.value_bias = context.data<float>(5, "value_bias", {x[2]});
+        all.mixed = context.output(0, x);
+        all.metric = context.output(1, {x[0], x[1], N});
+        heads_attention(kernels_, all, context.parallel());
+    }
+
+private:
+    const Kernels& kernels_;
+    std::size_t n_heads_;
+    float scale_;
 };
 
 // The pieces of an RWKV-6 block: see plugins/mix/README.md. Their inputs are in the order of plugins/mix/__init__.py.
@@ -284,6 +325,7 @@ OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
     static const CpuOp<BlockLinear> block_linear;
     static const CpuOp<TimeMixInputs6<true>> time_mix_inputs_6_int8;
     static const CpuOp<TimeMixInputs6<false>> time_mix_inputs_6;  // of bundles before format 1.3
+    static const CpuOp<HeadsAttentionOp> heads_attention;
     static const CpuOp<HeadNormGate6> head_norm_gate_6;
     static const CpuOp<ChannelMixInputs6> channel_mix_inputs_6;
     static const CpuOp<ReluSquare> relu_square;
@@ -292,6 +334,7 @@ OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
                                                &wkv7,
                                                &block_linear,
                                                &time_mix_inputs_6_int8,
+                                               &heads_attention,
                                                &time_mix_inputs_6,
                                                &head_norm_gate_6,
                                                &channel_mix_inputs_6,

@@ -95,7 +95,7 @@ def probe_config() -> AuroraConfig:
 def header_text() -> str:
     """The content of contract.h."""
     config = probe_config()
-    expression_of = {}
+    expression_of: dict[int, str] = {}
     for path in SIZES:
         value = attrgetter(path)(config)
         if value in expression_of:

@@ -15,7 +15,9 @@ def test_a_folder_by_name(clip_folder):
 def test_a_list_by_line(clip_folder, tmp_path):
     (tmp_path / "clips").symlink_to(clip_folder)
     path = tmp_path / "clips.jsonl"
-    path.write_text('{"video": "clips/3.mp4", "prompt": "What?"}\n\n{"video": "clips/1.mp4"}\n')
+    path.write_text(
+        '{"video": "clips/3.mp4", "prompt": "What?", "answer": "a", "kind": "b"}\n\n{"video": "clips/1.mp4"}\n'
+    )
     expected = [Clip(tmp_path / "clips/3.mp4", "What?"), Clip(tmp_path / "clips/1.mp4", DEFAULT_PROMPT)]
     assert read_clips(path) == expected
 

@@ -144,7 +144,7 @@ def test_names_of_sites():
 
 def test_the_policy():
     for name, recipe in RECIPES.items():
-        recurrent = [recipe.scheme_of(f"language.3.att.{part}") for part in "rkv"]
+        recurrent = [recipe.scheme_of(f"language.3.att.{part}") for part in "rkvo"]
         assert all(scheme == Scheme("int8") for scheme in recurrent), name
         assert recipe.scheme_of("vision.patch") is None
         assert recipe.opset <= 20 or any(scheme and scheme.weight == "int4" for _, scheme in recipe.schemes)

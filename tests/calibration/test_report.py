@@ -53,6 +53,16 @@ def test_what_a_report_holds(report, questions):
         assert expected in text
 
 
+def test_one_video_has_no_error_and_its_report_is_json(opened, tmp_path):
+    questions = read_questions(write_questions(tmp_path, n_videos=1, answer=None))
+    report = make_report(with_noise(opened, 0.5), opened, questions, max_drop=0.5)
+    content = json.loads(files_of(report)[DATA], parse_constant=pytest.fail)
+    assert content["drop"] > 0
+    assert content["drop_error"] is None
+    assert not content["verdict"]["is_decided"]
+    assert "nan" not in page_of(report)
+
+
 def test_the_page_is_whole_and_runs_nothing(report):
     loss = Loss(9, 3, 40, 1, 0.9, 0.01, 0.1, 0.01)
     hostile = replace(

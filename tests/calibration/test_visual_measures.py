@@ -41,6 +41,13 @@ def test_other_tokens_and_sizes_show():
     assert compare_visual(sizes, outputs()).sizes == pytest.approx(1 / 12)
 
 
+def test_another_kept_ratio_is_no_crash():
+    loss = compare_visual(outputs(n_tokens=4), outputs())
+    assert loss.alike == 0
+    assert loss.positional is None
+    assert 0 < loss.sizes < 1
+
+
 def test_edges():
     with pytest.raises(ValueError, match="no frames"):
         compare_visual({name: array[:0] for name, array in outputs().items()}, {n: a[:0] for n, a in outputs().items()})

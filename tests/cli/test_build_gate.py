@@ -25,7 +25,14 @@ class Silent:
 @pytest.fixture(scope="module")
 def options(tmp_path_factory):
     questions = write_questions(tmp_path_factory.mktemp("questions"), answer=None)
-    return GateOptions(max_drop=0.5, questions=questions, against=None, scales=None, precision="int8")
+    return GateOptions(
+        out=questions.parent / "x.aurora",
+        max_drop=0.5,
+        questions=questions,
+        against=None,
+        scales=None,
+        precision="int8",
+    )
 
 
 def test_a_bundle_that_passes_gets_its_report(bundle, bundle_copy, options):
@@ -50,7 +57,9 @@ def test_a_bundle_that_loses_too_much_is_refused(bundle, options, tmp_path):
 def test_what_to_keep_is_said_as_options(tmp_path):
     """Found by a search, and measured: with these the build passes."""
     bundle, scales, questions = write_workbench(tmp_path, end=0.01)
-    options = GateOptions(max_drop=0.5, questions=questions, against=bundle, scales=scales, precision="int8")
+    options = GateOptions(
+        out=tmp_path / "x.aurora", max_drop=0.5, questions=questions, against=bundle, scales=scales, precision="int8"
+    )
     other = write_bundle(tmp_path / "other.aurora", seed=1)
     with pytest.raises(AccuracyError) as caught:
         Gate(options, bundle, Silent())(other)

@@ -139,6 +139,13 @@ def test_not_a_manifest(bundle, text):
     assert code == EXIT_INTEGRITY
 
 
+def test_a_key_that_stands_twice(bundle):
+    """Two readers could see two things."""
+    path = bundle / m.MANIFEST_NAME
+    path.write_text(path.read_text().replace('"name":', '"name": "other", "name":', 1))
+    assert refused(bundle)[0] == "B/manifest.json: not valid JSON: the key 'name' stands twice"
+
+
 def test_a_manifest_too_large_to_be_one(bundle):
     with (bundle / m.MANIFEST_NAME).open("r+b") as file:
         file.truncate(m.MAX_MANIFEST_BYTES + 1)

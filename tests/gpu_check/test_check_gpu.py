@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import report
+import report_devices
 
 import check_gpu
 import check_kernels
@@ -60,7 +60,7 @@ def test_everything_passes_and_the_file_says_what_it_is(run, tmp_path, capsys):
     assert sections["a transformer of the same size"]["2 frames"]["tokens"] == 512
     assert sections["tensorrt"] == {"left_out": "tensorrt is not installed"}
     compiling = {"compile", "compile operators"}
-    assert set(report.GPU_SECTIONS) == set(sections) - compiling, "what the table of docs/DEVICES.md tells"
+    assert set(report_devices.GPU_SECTIONS) == set(sections) - compiling, "what the table of docs/DEVICES.md tells"
     printed = capsys.readouterr().err
     assert "left out compute-sanitizer" in printed
     assert "PASS" in printed
@@ -154,12 +154,12 @@ def test_the_table_tells_what_a_gpu_said():
             "compute-sanitizer": {"passed": True},
         },
     }
-    verdicts = {name: report._verdict(of_a_gpu, name) for name in of_a_gpu["sections"]}
+    verdicts = {name: report_devices._verdict(of_a_gpu, name) for name in of_a_gpu["sections"]}
     assert verdicts == {
         "onnxruntime": "H100: FAILED",
         "tensorrt": "H100: left out, tensorrt is not installed",
         "speed of the kernels": "H100: measured",
         "compute-sanitizer": "H100: passed",
     }
-    assert report._verdict(of_a_gpu | {"dry_run": True}, "onnxruntime") == "never run"
-    assert report._verdict(None, "onnxruntime") == "never run"
+    assert report_devices._verdict(of_a_gpu | {"dry_run": True}, "onnxruntime") == "never run"
+    assert report_devices._verdict(None, "onnxruntime") == "never run"

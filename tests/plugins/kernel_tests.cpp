@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "../../plugins/attention/attention_cpu.h"
 #include "../../plugins/linear/linear_cpu.h"
 #include "../../plugins/mix/mix_cpu.h"
 #include "../../plugins/wkv/wkv_cpu.h"
@@ -306,6 +307,36 @@ void test_channel_mix(const Kernels& kernels, const Tokens& tokens, int n_thread
     expect_all_near("head norm gate", kernels.name, y, gated, 1e-4);
 }
 
+void test_attention(const Kernels& kernels, std::size_t F, std::size_t T, std::size_t H, std::size_t N, int n_threads) {
+    const std::size_t D = H * N;
+    auto q = normal(F * T * D), k = normal(F * T * D), v = normal(F * T * D), qb = normal(D), kb = normal(D), vb = normal(D);
+    Buffer<float> mixed(F * T * D), metric(F * T * N);
+    const float scale = 1 / std::sqrt(static_cast<float>(N));
+    heads_attention(kernels,
+                    {F, T, H, N, scale, q.data(), k.data(), v.data(), qb.data(), kb.data(), vb.data(), mixed.data(), metric.data()},
+                    threads(&n_threads));
+    std::vector<double> expected(F * T * D), means(F * T * N);
+    for (std::size_t f = 0; f < F; ++f)
+        for (std::size_t h = 0; h < H; ++h)
+            for (std::size_t t = 0; t < T; ++t) {
+                std::vector<double> shares(T);
+                double total = 0;
+                for (std::size_t s = 0; s < T; ++s) {
+                    double score = 0;
+                    for (std::size_t i = h * N; i < (h + 1) * N; ++i)
+                        score += (static_cast<double>(q[(f * T + t) * D + i]) + qb[i]) * scale * (static_cast<double>(k[(f * T + s) * D + i]) + kb[i]);
+                    total += shares[s] = std::exp(score);
+                }
+                for (std::size_t i = 0; i < N; ++i) {
+                    for (std::size_t s = 0; s < T; ++s)
+                        expected[(f * T + t) * D + h * N + i] += shares[s] / total * (static_cast<double>(v[(f * T + s) * D + h * N + i]) + vb[h * N + i]);
+                    means[(f * T + t) * N + i] += (static_cast<double>(k[(f * T + t) * D + h * N + i]) + kb[h * N + i]) / static_cast<double>(H);
+                }
+            }
+    expect_all_near("metric of attention", kernels.name, metric, means, 1e-6);
+    expect_all_near("attention", kernels.name, mixed, expected, 0.06);
+}
+
 }  // namespace
 
 int main() {
@@ -330,6 +361,11 @@ int main() {
                 for (std::size_t K : {1, 100, 256, 1300})
                     for (std::size_t N : {1, 16, 35})
                         for (std::size_t bits : {8, 4}) test_linear(kernels, bits, T, K, N, block, static_cast<int>(1 + T % 3));
+        for (std::size_t block : {32, 128}) for (std::size_t bits : {8, 4}) test_linear(kernels, bits, 70, 700, 130, block, 2);  // more than a panel and a strip
+        test_attention(kernels, 1, 1, 1, 1, 1);
+        test_attention(kernels, 2, 19, 3, 10, 2);
+        test_attention(kernels, 1, 130, 2, 64, 3);
+        test_attention(kernels, 1, 530, 1, 8, 1);
         for (std::size_t E : {3, 20, 64, 600})
             for (const Tokens& tokens : {Tokens{1, 1, E}, Tokens{1, 2, E}, Tokens{2, 1, E}, Tokens{3, 19, E}}) {
                 for (bool is_int8 : {false, true})

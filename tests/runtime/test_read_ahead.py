@@ -218,6 +218,34 @@ def test_ctrl_c_while_ingesting(ahead, clip, tmp_path):
     assert recorder.saved is not None and recorder.saved.frames_seen == 3
 
 
+def test_ctrl_c_while_the_decoder_is_waited_for(ahead, clip, tmp_path, monkeypatch):
+    decoded = video.Video._decoded
+    reached = threading.Event()
+
+    def slow(self):
+        for index, frame in enumerate(decoded(self)):
+            if index == 2:
+                reached.set()
+                time.sleep(0.3)
+            yield frame
+
+    def interrupt():
+        reached.wait(5)
+        time.sleep(0.1)
+        os.kill(os.getpid(), 2)
+
+    monkeypatch.setattr(video.Video, "_decoded", slow)
+    path = tmp_path / "d.aurstate"
+    recorder = Recorder(ahead, path, every_s=None, timeline=Timeline.beside(path))
+    killer = threading.Thread(target=interrupt)
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        ingest(ahead, [lambda: open_video(clip, fps=10)], recorder)
+    killer.join()
+    assert not decoders()
+    assert recorder.saved is not None and recorder.saved.frames_seen == 2
+
+
 @pytest.mark.parametrize(("threads", "expected"), [(1, 0), (2, 2)])
 def test_it_is_chosen_by_the_threads(bundle, threads, expected):
     with Aurora.open(bundle, threads=threads) as session:

@@ -161,7 +161,10 @@ def test_a_pickle(saved):
     assert refusal(saved).startswith("not a valid state file: ")
 
 
-@pytest.mark.parametrize("header", [b"[]", b"{", b"[" * 50000, b"\xff\xfe"], ids=["list", "open", "deep", "bytes"])
+NO_HEADERS = {"list": b"[]", "open": b"{", "deep": b"[" * 50000, "bytes": b"\xff\xfe", "double": b'{"a": 1, "a": 2}'}
+
+
+@pytest.mark.parametrize("header", NO_HEADERS.values(), ids=NO_HEADERS)
 def test_a_header_that_is_no_json_object(header, saved):
     write(saved, header, b"")
     assert refusal(saved).startswith("not a valid state file: its header is not ")

@@ -137,8 +137,8 @@ AURORA_API const char* aurora_model_info(const aurora_model* model);
 
 typedef struct aurora_session aurora_session;
 
-/* A new session that has seen nothing. Allocates two states and the buffers of one run: about 4 * state_bytes and
- * 2 MB. As with a model, *session is set even after an error, and must be closed then too. */
+/* A new session that has seen nothing. It allocates two states and the buffers of one run: about 2 * state_bytes and
+ * 1024 * width bytes. As with a model, *session is set even after an error, and must be closed then too. */
 AURORA_API aurora_status aurora_session_new(const aurora_model* model, aurora_session** session);
 
 /* Another session that continues from where this one stands, apart from it. *other is set as by aurora_session_new. */

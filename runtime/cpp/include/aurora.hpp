@@ -16,12 +16,15 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "aurora.h"
 
 namespace aurora {
+// An inner namespace, so that a program that links libaurora.a does not meet the classes inside of it.
+inline namespace wrapper_1 {
 
 class Exception : public std::runtime_error {
 public:
@@ -222,5 +225,6 @@ private:
     aurora_session* handle_ = nullptr;
 };
 
+}  // namespace wrapper_1
 }  // namespace aurora
 #endif

@@ -13,13 +13,13 @@ constexpr std::int64_t MAX_PATCHES = 3840;  // TensorRT's limit on k of TopK
 VisionConfig read_vision(const Field& field) {
     Fields fields(field);
     VisionConfig c{};
-    c.image_size = fields["image_size"].integer(1, 4096);
-    c.patch_size = fields["patch_size"].integer(1, MAX_SIZE);
-    c.width = fields["width"].integer(1, MAX_SIZE);
-    c.n_layers = fields["n_layers"].integer(1, 1000);
-    c.layers_used = fields["layers_used"].integer(1, MAX_SIZE);
-    c.n_heads = fields["n_heads"].integer(1, MAX_SIZE);
-    c.mlp_width = fields["mlp_width"].integer(1, MAX_SIZE);
+    c.image_size = fields["image_size"].positive_integer(4096);
+    c.patch_size = fields["patch_size"].positive_integer(MAX_SIZE);
+    c.width = fields["width"].positive_integer(MAX_SIZE);
+    c.n_layers = fields["n_layers"].positive_integer(1000);
+    c.layers_used = fields["layers_used"].positive_integer(MAX_SIZE);
+    c.n_heads = fields["n_heads"].positive_integer(MAX_SIZE);
+    c.mlp_width = fields["mlp_width"].positive_integer(MAX_SIZE);
     c.layer_norm_eps = fields["layer_norm_eps"].positive_number();
     fields.finish();
     const auto text = [](std::int64_t n) { return std::to_string(n); };
@@ -93,11 +93,11 @@ LanguageConfig read_language(const Field& field) {
     const Field version = fields["version"];
     if (!version.json().is_number_integer() || (version.json() != 6 && version.json() != 7)) version.fail("Input should be 6 or 7");
     c.version = version.integer();
-    c.n_layers = fields["n_layers"].integer(1, 1000);
-    c.width = fields["width"].integer(1, MAX_SIZE);
-    c.head_size = fields["head_size"].integer(1, MAX_SIZE);
-    c.ffn_width = fields["ffn_width"].integer(1, MAX_SIZE);
-    c.vocabulary_size = fields["vocabulary_size"].integer(1, MAX_SIZE);
+    c.n_layers = fields["n_layers"].positive_integer(1000);
+    c.width = fields["width"].positive_integer(MAX_SIZE);
+    c.head_size = fields["head_size"].positive_integer(MAX_SIZE);
+    c.ffn_width = fields["ffn_width"].positive_integer(MAX_SIZE);
+    c.vocabulary_size = fields["vocabulary_size"].positive_integer(MAX_SIZE);
     // Defaults as in Python; a bundle always holds them.
     if (fields.has("layer_norm_eps")) c.layer_norm_eps = fields["layer_norm_eps"].positive_number();
     if (fields.has("group_norm_eps")) c.group_norm_eps = fields["group_norm_eps"].positive_number();
@@ -181,7 +181,7 @@ AuroraConfig read_config(const Field& field) {
     c.merge = read_merge(fields["merge"]);
     c.frames = read_frames(fields["frames"]);
     Fields projector(fields["projector"]);
-    c.projector.hidden_width = projector["hidden_width"].integer(1, MAX_SIZE);
+    c.projector.hidden_width = projector["hidden_width"].positive_integer(MAX_SIZE);
     projector.finish();
     c.language = read_language(fields["language"]);
     c.prompt = read_prompt(fields["prompt"]);

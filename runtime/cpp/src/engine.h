@@ -75,6 +75,7 @@ struct EngineOptions {
     int n_threads = 0;        // 0: the engine chooses
     std::string library;      // path of libonnxruntime; empty: found by the loader
     bool native_operators = true;
+    bool emulated = false;    // of precisions whose products no CPU computes: they are those of float32
 };
 
 // A graph of the bundle, and what it takes and gives.

@@ -163,6 +163,10 @@ struct OpenGraph {
         runtime.check(ort::SetSessionLogSeverityLevel::call(runtime.api, made.get(), ort::LOG_ERROR), "session options");
         if (options.n_threads > 0)
             runtime.check(ort::SetIntraOpNumThreads::call(runtime.api, made.get(), options.n_threads), "n_threads");
+        // What QuantizeLinear and DequantizeLinear say, neither more nor less: by itself ONNX Runtime would round the
+        // activations of layers too whose weights alone are quantized, and has no products of 8-bit floats.
+        add_entry(made, "session.qdq_matmulnbits_accuracy_level", "1");
+        if (options.emulated) add_entry(made, "session.disable_quant_qdq", "1");
         if (options.cuda) append_cuda(made);
         // They are for the CPU, and replace the functions of the same names in a graph.
         if (options.native_operators && !options.cuda)
@@ -179,6 +183,10 @@ struct OpenGraph {
         if (!found.empty())
             throw Error(Status::incompatible, path + ": the graph is not as the contract says: " + found,
                         "build the bundle again with this version of aurora-export");
+    }
+
+    void add_entry(const Options& made, const char* key, const char* value) const {
+        runtime.check(ort::AddSessionConfigEntry::call(runtime.api, made.get(), key, value), "session options");
     }
 
     void append_cuda(const Options& made) const {

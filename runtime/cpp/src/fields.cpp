@@ -16,10 +16,14 @@ std::int64_t Field::integer(std::int64_t least, std::int64_t most) const {
     const bool is_huge = value_->is_number_unsigned() && value_->get<std::uint64_t>() > static_cast<std::uint64_t>(NO_LIMIT);
     if (is_huge && most == NO_LIMIT) fail("Input should be less than 9223372036854775808");
     const std::int64_t value = is_huge ? NO_LIMIT : value_->get<std::int64_t>();
-    if (value < least)
-        fail(least == 1 ? "Input should be greater than 0" : "Input should be greater than or equal to " + std::to_string(least));
+    if (value < least) fail("Input should be greater than or equal to " + std::to_string(least));
     if (value > most) fail("Input should be less than or equal to " + std::to_string(most));
     return value;
+}
+
+std::int64_t Field::positive_integer(std::int64_t most) const {
+    if (integer(std::numeric_limits<std::int64_t>::min(), most) < 1) fail("Input should be greater than 0");
+    return integer();
 }
 
 double Field::number() const {

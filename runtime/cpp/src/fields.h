@@ -29,6 +29,7 @@ public:
     Field(const Json& value, std::string where) : value_(&value), where_(std::move(where)) {}
 
     std::int64_t integer(std::int64_t least = std::numeric_limits<std::int64_t>::min(), std::int64_t most = NO_LIMIT) const;
+    std::int64_t positive_integer(std::int64_t most) const;
     double number() const;  // finite
     double positive_number() const;
     bool truth() const;

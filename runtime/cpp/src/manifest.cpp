@@ -20,9 +20,9 @@ constexpr std::array<const char*, 5> ROLES = {{"vision", "language", "embeddings
 // Files that decide what a saved state means: they make the fingerprint.
 constexpr std::array<const char*, 4> STATE_ROLES = {{"vision", "language", "embeddings", "vocabulary"}};
 constexpr const char* HINT = "a bundle is a folder made by `aurora-export build`; build it again if it was damaged";
-constexpr std::array<std::string_view, 14> KEYS = {{"schema_version", "name", "created", "source", "precision", "config", "contract",
+constexpr std::array<std::string_view, 15> KEYS = {{"schema_version", "name", "created", "source", "precision", "config", "contract",
                                                     "files", "digests", "layer_outputs", "residual_divisor", "tools",
-                                                    "verification", "engines"}};
+                                                    "verification", "engines", "quantization"}};
 
 std::map<std::string, std::string> read_texts(const Field& field) {
     std::map<std::string, std::string> texts;
@@ -112,6 +112,11 @@ EngineVariant read_engine(const Field& field) {
     EngineVariant variant;
     variant.files = read_texts(fields["files"]);
     variant.builder = read_texts(fields["builder"]);
+    if (fields.has("gpu")) {
+        const Field gpu = fields["gpu"];
+        if (!gpu.json().is_null()) variant.gpu = gpu.text();
+    }
+    if (fields.has("compatible")) variant.compatible = read_list(fields["compatible"]);
     variant.compute_capabilities = read_list(fields["compute_capabilities"]);
     for (const auto& [graph, profiles] : fields["profiles"].entries()) {
         auto& of_graph = variant.profiles[graph];
@@ -128,6 +133,20 @@ EngineVariant read_engine(const Field& field) {
     return variant;
 }
 
+// Checked as Python does; nothing here depends on it.
+void check_quantization(const Field& field) {
+    if (field.json().is_null()) return;
+    Fields fields(field);
+    fields["rest"].choice({"fp32", "fp16"});
+    fields["method"].text();
+    read_list(fields["groups"]);
+    read_list(fields["kept"]);
+    fields["error_feedback"].truth();
+    const Field maximum = fields["residual_maximum"];
+    if (maximum.number() < 0) maximum.fail("Input should be greater than or equal to 0");
+    fields.finish();
+}
+
 Manifest read_fields(const Json& content) {
     Fields fields(Field(content, ""));
     Manifest m;
@@ -135,13 +154,14 @@ Manifest read_fields(const Json& content) {
     m.name = fields["name"].text();
     m.created = fields["created"].text();
     m.source = read_texts(fields["source"]);
-    m.precision = fields["precision"].choice({"fp32", "fp16", "int8"});
+    m.precision = fields["precision"].choice({"fp32", "fp16", "int8", "int8-qdq", "fp8-qdq", "int4-qdq"});
     m.config = read_config(fields["config"]);
     m.contract = read_contract(fields["contract"]);
     m.files = read_roles(fields["files"]);
     m.digests = read_digests(fields["digests"]);
     for (const auto& [graph, names] : fields["layer_outputs"].entries()) m.layer_outputs[graph] = read_list(names);
     if (fields.has("residual_divisor")) m.residual_divisor = fields["residual_divisor"].integer(1);
+    if (fields.has("quantization")) check_quantization(fields["quantization"]);
     m.tools = read_texts(fields["tools"]);
     read_verification(fields["verification"], m);
     if (fields.has("engines"))

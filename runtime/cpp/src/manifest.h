@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,7 +20,7 @@ namespace aurora {
 
 constexpr const char* MANIFEST_NAME = "manifest.json";
 // major.minor: another major is refused; a newer minor is read with a warning, its unknown keys left out.
-constexpr const char* SCHEMA_VERSION = "1.2";
+constexpr const char* SCHEMA_VERSION = "1.3";
 constexpr std::size_t MAX_MANIFEST_BYTES = std::size_t{16} << 20;
 // Of a bundle; ours have about ten, and some dozens with engines.
 constexpr std::size_t MAX_FILES = 10'000;
@@ -32,6 +33,8 @@ struct Measured {
 struct EngineVariant {
     std::map<std::string, std::string> files;    // graph -> path inside the bundle
     std::map<std::string, std::string> builder;  // package -> version; engines open with this version only
+    std::optional<std::string> gpu;        // that it was built on
+    std::vector<std::string> compatible;   // with newer releases, or a level of hardware
     std::vector<std::string> compute_capabilities;
     // graph -> for each profile, letter of the contract -> least, usual and most
     std::map<std::string, std::vector<std::map<std::string, std::array<std::int64_t, 3>>>> profiles;
@@ -40,7 +43,7 @@ struct EngineVariant {
 struct Manifest {
     std::string schema_version, name, created;
     std::map<std::string, std::string> source;
-    std::string precision;  // fp32, fp16, int8
+    std::string precision;  // fp32, fp16, int8, int8-qdq, fp8-qdq, int4-qdq
     AuroraConfig config;
     std::map<std::string, GraphSpec> contract;
     std::map<std::string, std::string> files;  // role -> path inside the bundle

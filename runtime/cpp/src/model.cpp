@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "error.h"
+#include "external_data.h"
 #include "version.h"
 
 namespace aurora {
@@ -27,7 +28,9 @@ std::unique_ptr<Engine> open_engine(const std::string& bundle, const Manifest& m
     const auto graph = [&](const char* name) {
         return GraphFile{resolve(bundle, manifest, name), manifest.contract.at(name)};
     };
-    return open_onnx_engine(graph("vision"), graph("language"), sizes, options.engine);
+    EngineOptions engine = options.engine;
+    engine.emulated = manifest.precision == "fp8-qdq";
+    return open_onnx_engine(graph("vision"), graph("language"), sizes, engine);
 }
 
 }  // namespace
@@ -39,6 +42,7 @@ std::shared_ptr<const Model> Model::open(const std::string& bundle, const ModelO
     Manifest manifest = read_manifest(bundle, warn);
     check_contract(bundle, manifest);
     if (options.verify) verify(bundle, manifest, options);
+    for (const char* graph : {"vision", "language"}) check_external_data(bundle, manifest, graph);
     Tokenizer tokenizer = Tokenizer::from_file(resolve(bundle, manifest, "vocabulary"));
     const GraphSizes sizes(manifest.config);
     const std::int64_t n_rows = manifest.config.language.vocabulary_size;

@@ -52,6 +52,7 @@ using ReleaseSession = Entry<95, void(OrtSession*)>;
 using ReleaseValue = Entry<96, void(OrtValue*)>;
 using ReleaseTypeInfo = Entry<98, void(OrtTypeInfo*)>;
 using ReleaseSessionOptions = Entry<100, void(OrtSessionOptions*)>;
+using AddSessionConfigEntry = Entry<130, OrtStatus*(OrtSessionOptions*, const char* key, const char* value)>;
 using RunWithBinding = Entry<133, OrtStatus*(OrtSession*, const OrtRunOptions*, const OrtIoBinding*)>;
 using CreateIoBinding = Entry<134, OrtStatus*(OrtSession*, OrtIoBinding**)>;
 using ReleaseIoBinding = Entry<135, void(OrtIoBinding*)>;

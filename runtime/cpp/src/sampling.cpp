@@ -1,6 +1,7 @@
 #include "sampling.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 #include <numeric>
@@ -31,13 +32,31 @@ SamplingOptions checked(const SamplingOptions& o) {
 
 // The first of the largest, after a look at all: NaN, +inf and nothing but -inf are refused.
 std::size_t checked_argmax(const float* logits, std::size_t n) {
-    std::size_t best = 0, n_nan = 0, n_infinite = 0;
+    // In independent lanes, which is several times as fast: this is most of what a token costs beside the engine.
+    constexpr std::size_t N_LANES = 8;
+    constexpr float LOWEST = -std::numeric_limits<float>::infinity(), HIGHEST = std::numeric_limits<float>::max();
+    std::array<float, N_LANES> most;
+    most.fill(LOWEST);
+    std::array<unsigned, N_LANES> n_bad{};  // NaN and +inf
+    for (std::size_t i = 0; i + N_LANES <= n; i += N_LANES)
+        for (std::size_t j = 0; j < N_LANES; ++j) {
+            const float logit = logits[i + j];
+            most[j] = logit > most[j] ? logit : most[j];
+            n_bad[j] += !(logit <= HIGHEST);
+        }
+    for (std::size_t i = n / N_LANES * N_LANES; i < n; ++i) {
+        most[0] = logits[i] > most[0] ? logits[i] : most[0];
+        n_bad[0] += !(logits[i] <= HIGHEST);
+    }
+    const float highest = *std::max_element(most.begin(), most.end());
+    if (highest > LOWEST && std::all_of(n_bad.begin(), n_bad.end(), [](unsigned count) { return count == 0; }))
+        return static_cast<std::size_t>(std::find(logits, logits + n, highest) - logits);
+
+    std::size_t n_nan = 0, n_infinite = 0;
     for (std::size_t i = 0; i < n; ++i) {
         n_nan += std::isnan(logits[i]);
         n_infinite += std::isinf(logits[i]) && logits[i] > 0;
-        if (logits[i] > logits[best]) best = i;
     }
-    if (!n_nan && !n_infinite && !std::isinf(logits[best])) return best;
     const std::string found = n_nan || n_infinite ? std::to_string(n_nan) + " NaN and " + std::to_string(n_infinite) + " infinite values"
                                                   : "only -inf";
     throw Error(Status::integrity, "the language model returned logits with " + found + " among " + std::to_string(n),

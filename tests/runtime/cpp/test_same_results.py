@@ -81,6 +81,7 @@ def test_rows_with_gaps_and_rows_that_go_up(session, model, clip_frames):
 
 SAMPLED = [
     {"temperature": 1.0, "seed": 7},
+    {"temperature": 60.0, "top_p": 0.95, "seed": 8},
     {"temperature": 0.7, "top_p": 0.8, "seed": 2**63 + 5},
     {"temperature": 1.3, "top_k": 5, "presence_penalty": 0.4, "frequency_penalty": 0.3, "seed": 1},
 ]

@@ -42,7 +42,7 @@ TEST(Threads, ASecondThreadInASessionIsTurnedAway) {
     session.watch(aurora::rgb(picture(0).data(), SIDE, SIDE));
     std::atomic<int> n_turned_away{0}, n_done{0};
     aurora_ask_options options = aurora::ask_options();
-    options.temperature = 2;
+    options.temperature = 1000;
     session.ask("What?", [&](std::string_view) {
         std::thread([&] { n_turned_away += aurora_session_reset(session.get()) == AURORA_ERROR_BUSY; }).join();
         std::thread([&] { n_done += aurora_session_close(session.get()) == AURORA_OK; }).join();

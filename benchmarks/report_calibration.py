@@ -1,0 +1,73 @@
+"""Tables of docs/CALIBRATION.md: what quantization costs."""
+
+from __future__ import annotations
+
+from result_tables import read_result, table
+
+
+def quantized_table() -> str:
+    """What each precision loses against fp32 on the testbed under noise."""
+    result = read_result("quantized")
+    rows = [["fp32", "", f"{100 * result['accuracy_fp32']:.1f} %", *[""] * 5]]
+    for row in result["rows"]:
+        loss, drift = row["loss"], row["drift"][-1]
+        gate = row["gate"]
+        sure = "" if gate["is_decided"] else ", not decided"
+        rows.append(
+            [
+                row["precision"],
+                f"{row['megabytes']:.1f} MB",
+                f"{100 * loss['accuracy']:.1f} %",
+                f"{0.0 - row['drop']:+.2f} ± {row['drop_error']:.2f}",
+                f"{gate['max_drop']:g}: {'holds' if gate['holds'] else 'fails'}{sure}",
+                f"{100 * loss['agreement']:.2f} %",
+                f"{loss['kl']:.1e}",
+                f"{max(drift['states'].values()):.1e}",
+            ]
+        )
+    head = ["precision", "bundle", "right answers", "points", "gate", "same token", "KL, nats"]
+    return table([*head, f"state after {result['rows'][0]['drift'][-1]['n_tokens']} tokens"], rows)
+
+
+def limits_table() -> str:
+    """Errors that a build limits, and what they cost in answers."""
+    names = ("visual_tokens.pooled", "token_sizes", "logits", "next_att_shift", "next_ffn_shift", "next_wkv")
+    rows = [
+        [
+            f"{row['factor']:g}",
+            *(f"{row['errors'].get(name, 0):.2f}" for name in names),
+            f"{0.0 - row['drop']:+.1f} ± {row['drop_error']:.1f}",
+        ]
+        for row in sorted(read_result("quantization_limits")["rows"], key=lambda row: row["drop"])
+    ]
+    return table(["ends times", *names, "points"], rows)
+
+
+def calibration_table() -> str:
+    """Our calibrations of the vision graph at int8 beside those of others."""
+    rows = [
+        [
+            name,
+            f"{100 * row['error_twin']:.2f} %",
+            f"{100 * row['error_planted']:.2f} %",
+            f"{100 * row['accuracy']:.1f} %",
+            f"{0.0 - row['drop']:+.2f} ± {row['drop_error']:.2f}",
+            f"{row['kl']:.3f} ± {row['kl_error']:.3f}",
+        ]
+        for name, row in read_result("calibration")["rows"].items()
+    ]
+    head = ["calibration", "error, nothing merged", "… with outliers", "right answers", "points", "KL, nats"]
+    return table(head, rows)
+
+
+def planted_table() -> str:
+    """Errors of int8 with planted outlier channels, by calibration."""
+    rows = []
+    for row in read_result("testbed_planted")["rows"]:
+        visual, drift = row["visual"], row["drift"]
+        worst = [max(entry["states"].values()) for entry in drift]
+        cells = [f"{visual['pooled']:.4f}", f"{visual['matched']:.4f}"]
+        rows.append([row["method"], *cells, f"{worst[0]:.3f}", f"{worst[-1]:.3f}", f"{drift[-1]['logits']:.3f}"])
+    ends = [entry["n_tokens"] for entry in read_result("testbed_planted")["rows"][0]["drift"]]
+    head = ["calibration", "pooled cosine", "matched cosine", f"state after {ends[0]} tokens"]
+    return table([*head, f"… after {ends[-1]}", "logits there"], rows)
