@@ -99,7 +99,7 @@ void watch_stdin(aurora::Session& session, const Options& options) {
         if (n == 0) break;
         if (n != pixels.size()) throw UsageFault{"the last frame has " + std::to_string(n) + " bytes of " + std::to_string(pixels.size())};
         session.watch(aurora::rgb(pixels.data(), options.raw_width, options.raw_height),
-                      is_first ? std::optional<std::string>(options.prompt) : std::nullopt);
+                      is_first ? options.prompt.c_str() : nullptr);
         is_first = false;
     }
     if (is_first) throw UsageFault{"no frames on stdin"};
@@ -112,7 +112,7 @@ void watch_file(aurora::Session& session, const Options& options) {
         aurora_frame frame = aurora::rgb(picture.rgb, picture.width, picture.height, picture.stride);
         frame.has_time = 1;
         frame.time_s = picture.time_s;
-        session.watch(frame, is_first ? std::optional<std::string>(options.prompt) : std::nullopt);
+        session.watch(frame, is_first ? options.prompt.c_str() : nullptr);
         is_first = false;
     });
 #else

@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <exception>
 #include <functional>
-#include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -123,11 +122,11 @@ public:
         return other;
     }
 
-    // prompt: the question, if it is known before the first frame.
-    void watch(const aurora_frame& frame, const std::optional<std::string>& prompt = {}) {
+    // prompt: the question, if it is known before the first frame; or nullptr.
+    void watch(const aurora_frame& frame, const char* prompt = nullptr) {
         aurora_watch_options options{};
         options.size = sizeof options;
-        options.prompt = prompt ? prompt->c_str() : nullptr;
+        options.prompt = prompt;
         check(aurora_session_watch(handle_, &frame, &options));
     }
 
