@@ -238,7 +238,7 @@ class TensorRtLoop:
             try:
                 buffers.steps[current] = stream.capture(lambda: self._execute(STEP, 1))
             except RuntimeError as error:
-                _log.info("no CUDA graph for the step: %s", error)
+                _log.info("no CUDA graph for the step: %s", str(error))  # the error itself would hold the buffers
                 buffers.can_capture = False
         work = buffers.steps[current]
         if work is not None:

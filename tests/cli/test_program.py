@@ -93,7 +93,8 @@ def test_version(invoke):
 
 
 def test_every_command_has_help_and_verbosity(invoke):
-    expected = {"build", "run", "ingest", "ask", "chat", "batch", "check", "info", "bench", "doctor"}
+    running = {"run", "ingest", "ask", "chat", "batch", "bench"}
+    expected = {"build", "calibrate", "sensitivity", "measure", "check", "info", "doctor", *running}
     assert set(main.commands) == expected
     for name, command in main.commands.items():
         result = invoke(name, "--help")

@@ -87,8 +87,10 @@ def bundle_copy(built6: Built, tmp_path: Path) -> Path:
 def exported_before(built6: Built, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Makes a build copy the RWKV-6 graphs instead of exporting; returns the stand-in for `export_onnx`."""
 
-    def copy_graph(graph: Graph, path: Path, _progress: object = None, *, precision: Precision = "fp32") -> None:
-        assert precision == "fp32"
+    def copy_graph(
+        graph: Graph, path: Path, _progress: object = None, *, precision: Precision = "fp32", quantizer: None = None
+    ) -> None:
+        assert precision == "fp32" and quantizer is None
         for source in built6.path.glob(f"onnx/{graph.name}.onnx*"):
             shutil.copyfile(source, path.with_name(source.name))
 

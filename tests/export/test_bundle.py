@@ -184,8 +184,8 @@ def test_memory_that_runs_out(built6, untouched, monkeypatch):
 
 
 def test_wrong_weights_fail_the_build(built6, untouched, monkeypatch, exported_before):
-    def spoil(graph, path, progress=None, *, precision):
-        exported_before(graph, path, progress, precision=precision)
+    def spoil(graph, path, *arguments, **options):
+        exported_before(graph, path, *arguments, **options)
         if graph.name == "language":
             with open(f"{path}.data", "r+b") as file:
                 file.seek(-4096, 2)
@@ -210,8 +210,8 @@ def test_what_is_not_accepted_is_not_written(built6, untouched, exported_before)
 
 
 def test_graph_that_breaks_a_rule_fails_the_build(built6, untouched, monkeypatch, exported_before):
-    def spoil(graph, path, progress=None, *, precision):
-        exported_before(graph, path, progress, precision=precision)
+    def spoil(graph, path, *arguments, **options):
+        exported_before(graph, path, *arguments, **options)
         model = onnx.load(path, load_external_data=False)
         model.opset_import[0].version = 23
         onnx.save(model, path)
