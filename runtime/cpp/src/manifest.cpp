@@ -154,7 +154,7 @@ Manifest read_fields(const Json& content) {
     m.name = fields["name"].text();
     m.created = fields["created"].text();
     m.source = read_texts(fields["source"]);
-    m.precision = fields["precision"].choice({"fp32", "fp16", "int8", "int8-qdq", "fp8-qdq", "int4-qdq"});
+    m.precision = fields["precision"].choice({"fp32", "fp16", "int8", "int4", "int8-qdq", "fp8-qdq", "int4-qdq"});
     m.config = read_config(fields["config"]);
     m.contract = read_contract(fields["contract"]);
     m.files = read_roles(fields["files"]);

@@ -43,7 +43,7 @@ struct EngineVariant {
 struct Manifest {
     std::string schema_version, name, created;
     std::map<std::string, std::string> source;
-    std::string precision;  // fp32, fp16, int8, int8-qdq, fp8-qdq, int4-qdq
+    std::string precision;  // fp32, fp16, int8, int4, int8-qdq, fp8-qdq, int4-qdq
     AuroraConfig config;
     std::map<std::string, GraphSpec> contract;
     std::map<std::string, std::string> files;  // role -> path inside the bundle
