@@ -25,6 +25,11 @@ constexpr std::int32_t OFFSET = 0;
 
 static bool is_supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
+// Signed bytes, one for a lane.
+AURORA_INLINE Ints widen(const std::int8_t* from) {
+    return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from));
+}
+
 // vpmaddubsw adds two products of an unsigned and a signed byte in int16. The magnitude of a weight, up to 128, is the
 // unsigned one; an activation takes its sign, and is never -128, which has no negative. The sums cannot overflow.
 AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {

@@ -28,6 +28,11 @@ static bool is_supported() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
+// Signed bytes, one for a lane.
+AURORA_INLINE Ints widen(const std::int8_t* from) {
+    return (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)from));
+}
+
 AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
     return (Ints)_mm512_dpbusd_epi32((__m512i)sums, (__m512i)weights, (__m512i)activations);
 }

@@ -30,6 +30,11 @@ static bool is_supported() {
     return eax & (1u << 4);
 }
 
+// Signed bytes, one for a lane.
+AURORA_INLINE Ints widen(const std::int8_t* from) {
+    return (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)from));
+}
+
 AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
     return (Ints)_mm256_dpbusd_avx_epi32((__m256i)sums, (__m256i)weights, (__m256i)activations);
 }

@@ -35,6 +35,11 @@ static bool is_supported() {
 #endif
 }
 
+// Signed bytes, one for a lane.
+AURORA_INLINE Ints widen(const std::int8_t* from) {
+    return (Ints)vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(load_quad(from))))));
+}
+
 AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
     return (Ints)vdotq_s32((int32x4_t)sums, (int8x16_t)weights, (int8x16_t)activations);
 }

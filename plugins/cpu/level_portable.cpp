@@ -15,6 +15,11 @@ constexpr std::int32_t OFFSET = 0;
 
 static bool is_supported() { return true; }
 
+// Signed bytes, one for a lane.
+AURORA_INLINE Ints widen(const std::int8_t* from) {
+    return Ints{from[0], from[1], from[2], from[3]};
+}
+
 AURORA_INLINE Ints dot4(Ints sums, Ints weights, Ints activations) {
     // Bytes 0 to 3 of a lane, lowest first, each with its sign.
     sums += ((weights << 24) >> 24) * ((activations << 24) >> 24);

@@ -116,10 +116,7 @@ constexpr std::size_t FLOAT_ROWS = 6, FLOAT_VECTORS = REGISTERS == 32 ? 4 : 2;
 
 AURORA_INLINE Floats load_weights(const float* from) { return load(from); }
 AURORA_INLINE Floats load_weights(const std::int8_t* from) {
-    typedef std::int8_t Bytes __attribute__((vector_size(LANES)));
-    Bytes bytes;
-    std::memcpy(&bytes, from, sizeof bytes);
-    return to_floats(__builtin_convertvector(bytes, Ints));
+    return to_floats(widen(from));  // by the level: GCC 12 makes a loop of a conversion from 8 bits to 32
 }
 
 // R rows times V vectors of columns; sums in registers over all inputs.
