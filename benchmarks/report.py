@@ -217,6 +217,51 @@ def ratio_text(side: Mapping[str, Any]) -> str:
     return f"{side['time_over_native']:.2f} ({low:.2f} to {high:.2f})"
 
 
+def vision_table() -> str:
+    """Time of a frame on each side, and how many times ours, in turns."""
+    rows = [
+        [
+            name,
+            f"{side['seconds']:.3f} s",
+            f"{side['lowest_s']:.3f} to {side['highest_s']:.3f} s",
+            "" if side["time_over_native"] == 1 else ratio_text(side),
+        ]
+        for name, side in read_result("vision_speed")["sides"].items()
+    ]
+    return table(["vision graph", "a frame", "lowest to highest", "ours is faster by (range)"], rows)
+
+
+def several_frames_table() -> str:
+    """Time of a frame when several go through the vision graph at once."""
+    rows = [
+        [str(row["n_frames"]), f"{row['seconds_a_frame']:.3f} s", f"{row['over_one_at_a_time']:.2f}"]
+        for row in read_result("vision_speed")["several_frames"]
+    ]
+    return table(["frames at once", "a frame", "of one at a time"], rows)
+
+
+def profile_table() -> str:
+    """Where the time goes, by operator; what is under a hundredth everywhere is put together."""
+    work = read_result("profile")["work"]
+    shares: dict[str, dict[str, float]] = {}
+    for name, found in work.items():
+        for row in found["operators"]:
+            shares.setdefault(row["operator"], {})[name] = row["ms"]
+    shown = {key: ms for key, ms in shares.items() if any(ms.get(name, 0) > work[name]["ms"] / 100 for name in work)}
+    rest = {name: sum(ms.get(name, 0) for key, ms in shares.items() if key not in shown) for name in work}
+    order = sorted(shown, key=lambda key: -max(shown[key].get(name, 0) / work[name]["ms"] for name in work))
+    rows = [[f"`{key}`", *(profile_cell(shown[key].get(name, 0), work[name]) for name in work)] for key in order]
+    rows.append(["all others", *(profile_cell(rest[name], work[name]) for name in work)])
+    rows.append(["outside of operators", *(profile_cell(work[name]["outside_ms"], work[name]) for name in work)])
+    rows.append(["together", *(f"{work[name]['ms']:.0f} ms" for name in work)])
+    return table(["", *work], rows)
+
+
+def profile_cell(ms: float, work: Mapping[str, Any]) -> str:
+    """A time and its share."""
+    return f"{ms:.1f} ms, {ms / work['ms']:.0%}" if ms else ""
+
+
 def peers_table() -> str:
     """Tokens a second of ours and of each peer that was there, and the ratio of times within a round."""
     result = read_result("peers")
@@ -265,6 +310,11 @@ TABLES = {
         "peers": peers_table,
     },
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
+    "docs/PERFORMANCE.md": {
+        "profile": profile_table,
+        "vision": vision_table,
+        "several frames": several_frames_table,
+    },
     "docs/DEVICES.md": {"engine_build": engine_build_table},
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
     "testbed/README.md": {"ablation": ablation_tables},
