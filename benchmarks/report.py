@@ -21,7 +21,8 @@ from report_peers import (
     transformer_table,
     watching_table,
 )
-from result_tables import ROOT, read_result, table
+from report_performance import cpp_table, profile_table, several_frames_table, vision_table
+from result_tables import ROOT, ratio_text, read_result, table
 
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
 
@@ -211,12 +212,6 @@ def language_table() -> str:
     return table(head, rows)
 
 
-def ratio_text(side: Mapping[str, Any]) -> str:
-    """Median and range, over the rounds, of another's time by ours."""
-    low, high = side["time_over_native_range"]
-    return f"{side['time_over_native']:.2f} ({low:.2f} to {high:.2f})"
-
-
 def gigabytes(row: Mapping[str, Any]) -> float:
     """Peak resident memory of a whole process."""
     return row["peak_rss_mib"] * 2**20 / 1e9
@@ -240,6 +235,8 @@ TABLES = {
         "transformer": transformer_table,
         "watching": watching_table,
     },
+    "docs/EMBEDDING.md": {"cpp": cpp_table},
+    "docs/PERFORMANCE.md": {"profile": profile_table, "vision": vision_table, "several frames": several_frames_table},
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }

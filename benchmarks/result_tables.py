@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,3 +20,9 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     """A markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def ratio_text(side: Mapping[str, Any]) -> str:
+    """Median and range, over the rounds, of another's time by ours."""
+    low, high = side["time_over_native_range"]
+    return f"{side['time_over_native']:.2f} ({low:.2f} to {high:.2f})"
