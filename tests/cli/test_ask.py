@@ -161,7 +161,9 @@ def _read_until(text, process):
     found = b""
     while text not in found:
         if select.select([process.stderr], [], [], 10)[0]:
-            found += os.read(process.stderr.fileno(), 1)
+            piece = os.read(process.stderr.fileno(), 1)
+            assert piece, f"it ended after {found!r}"
+            found += piece
         else:
             process.send_signal(signal.SIGINT)
     return found
