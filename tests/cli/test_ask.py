@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -156,19 +155,6 @@ def terminal():
     os.close(person)
 
 
-def _read_until(text, process):
-    """What is on stderr up to a text; Ctrl-C again after 10 s: Python drops one that comes while it frees an object."""
-    found = b""
-    while text not in found:
-        if select.select([process.stderr], [], [], 10)[0]:
-            piece = os.read(process.stderr.fileno(), 1)
-            assert piece, f"it ended after {found!r}"
-            found += piece
-        else:
-            process.send_signal(signal.SIGINT)
-    return found
-
-
 def test_chat_at_a_terminal(bundle, state, terminal, expected):
     """Ctrl-C cuts an answer short and the conversation goes on; Ctrl-D ends it."""
     person, program = terminal
@@ -182,7 +168,11 @@ def test_chat_at_a_terminal(bundle, state, terminal, expected):
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         os.write(person, b"/reset\nWhat moves?\n")
-        stderr = _read_until(b"cut short", process)
+        stderr = b""
+        while b"cut short" not in stderr:
+            piece = os.read(process.stderr.fileno(), 1)
+            assert piece, f"it ended after {stderr!r}"
+            stderr += piece
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         os.write(person, b"\x04")
