@@ -19,7 +19,7 @@ OPSET = 21
 
 
 def dequantize_in_graph(model: ModelProto, source: Path, weights: Path) -> None:
-    """Replace every MatMulNBits of a model, in place; does nothing if it has none.
+    """Replace every MatMulNBits of a model, and each int8 matrix that is cast, in place; does nothing if it has none.
 
     source: the model's file, beside which its weights are.  weights: the file that the integers are written to; the
     model must be saved beside it.  One weight is in memory at a time.
@@ -30,6 +30,12 @@ def dequantize_in_graph(model: ModelProto, source: Path, weights: Path) -> None:
     added: dict[str, TensorProto] = {}
     with weights.open("wb") as file:
         for node in model.graph.node:
+            if node.op_type == "Cast" and _is_int8(tensors.get(node.input[0])):
+                # A low-rank matrix: builders take integers before DequantizeLinear only, so the integers become floats.
+                name = node.input[0]
+                floats = numpy_helper.to_array(tensors[name], str(source.parent)).astype(np.float32)
+                added[name] = _external(name, floats, file.tell(), weights.name)
+                file.write(floats.tobytes())
             if (node.domain, node.op_type) != (BODY_DOMAIN, "MatMulNBits"):
                 nodes.append(node)
                 continue
@@ -67,6 +73,10 @@ def dequantize_in_graph(model: ModelProto, source: Path, weights: Path) -> None:
     others = [entry for entry in model.opset_import if entry.domain in used]
     del model.opset_import[:]
     model.opset_import.extend([helper.make_opsetid("", OPSET), *others])
+
+
+def _is_int8(tensor: TensorProto | None) -> bool:
+    return tensor is not None and tensor.data_type == TensorProto.INT8
 
 
 def _by_inputs(codes: np.ndarray, scales: np.ndarray, n_inputs: int) -> tuple[np.ndarray, np.ndarray]:
