@@ -15,9 +15,10 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from aurora_export.errors import AuroraError
+from aurora_export.export import rtx_builder
 from aurora_export.export.rtx_builder import MAX_ERRORS, Answer, add_profiles, error_logger, peak_bytes
 from aurora_export.nvidia_driver import gpu
 
@@ -25,14 +26,9 @@ OLDEST = (10, 3)
 SECONDS_BETWEEN_WORDS = 0.5
 
 
-class Job(TypedDict):
-    """What to build; the first four as in `rtx_builder.Job`."""
+class Job(rtx_builder.Job):
+    """What to build; of the compute capabilities there is one, that of the one GPU that is visible."""
 
-    onnx: str
-    engine: str
-    compute_capabilities: list[str]
-    """of the one GPU that is visible"""
-    profiles: list[dict[str, list[list[int]]]]
     plugin_library: str
     timing_cache: str
     """read if it is there, and written anew"""
