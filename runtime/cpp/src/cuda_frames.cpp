@@ -81,7 +81,8 @@ void DeviceFrames::check_memory(const Plane& plane) const {
     std::size_t size = 0;
     cuda_->check(driver.cuPointerGetAttribute(&start, RANGE_START, given), "cuPointerGetAttribute");
     cuda_->check(driver.cuPointerGetAttribute(&size, RANGE_SIZE, given), "cuPointerGetAttribute");
-    if (given - before < start || before > given || n_bytes > size || given - before - start > size - n_bytes)
+    // What lies before the start is far behind it, in unsigned numbers.
+    if (before > given || n_bytes > size || given - before - start > size - n_bytes)
         throw Error(Status::usage,
                     name + ": " + std::to_string(plane.n_rows) + " rows by a stride of " + std::to_string(plane.stride) +
                         " do not lie in the " + std::to_string(size) + " bytes that were allocated there",
