@@ -91,7 +91,7 @@ setup(
             *(f"nvidia-{name}>=13" for name in ("cuda-cccl", "cuda-crt", "cuda-nvcc", "cuda-runtime", "nvvm")),
         ],
         # Large, and NVIDIA's own licence: a plugin registry and a builder that need no GPU, for `make tensorrt` only.
-        "dev-tensorrt": ["tensorrt-lean-cu13>=11.4", "tensorrt-rtx>=1.7.1"],
+        "dev-tensorrt": ["polygraphy>=0.53.6", "tensorrt-lean-cu13>=11.4", "tensorrt-rtx>=1.7.1"],
         "dev": [*CPU, *EXPORT, *TOOLS, *ORACLES, *RAY],
     },
     entry_points={"console_scripts": ["aurora-export = aurora_export.cli:main"]},

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from report import ROOT, read_result
+from plot import GREY, draw_pair
+from result_tables import ROOT, read_result
 
 OUT = ROOT / "docs" / "memory.svg"
 TITLES = {"nothing": "empty scenes (five kinds)", "objects": "other objects (shape, direction)"}
@@ -38,7 +39,7 @@ def draw_memory(axes: Any) -> None:
         since = [max(1, row["frames_since"]) for row in rows]
         errors = [100 * row["standard_error"] for row in rows]
         axes.errorbar(since, [100 * row["all"] for row in rows], errors, fmt="o-", capsize=3, label=title)
-    axes.axhline(100 * result["guessing"], color="grey", linestyle=":", label="guessing among four")
+    axes.axhline(100 * result["guessing"], color=GREY, linestyle=":", label="guessing among four")
     axes.set(xscale="log", ylim=(0, 103), xlabel="frames of something else since (1: none)", ylabel="right answers, %")
     axes.legend(frameon=False)
 
@@ -46,20 +47,7 @@ def draw_memory(axes: Any) -> None:
 @click.command()
 def main() -> None:
     """Write docs/memory.svg."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise click.ClickException(f"{error}: pip install -c constraints.txt 'aurora-export[plots]'") from error
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    # The same numbers give the same file, whenever and wherever it is drawn.
-    mpl.rcParams.update({"svg.hashsalt": "aurora-export", "svg.fonttype": "none", "font.size": 9})
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    draw_growth(left)
-    draw_memory(right)
-    figure.savefig(OUT, metadata={"Date": None, "Creator": None})
-    click.echo(OUT.relative_to(ROOT))
+    draw_pair(OUT, draw_growth, draw_memory)
 
 
 if __name__ == "__main__":

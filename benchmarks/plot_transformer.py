@@ -10,13 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from plot import GREY, draw_pair
 from report_peers import PLOT, watched_rows
 from result_tables import ROOT, read_result
 
 OUT = ROOT / "docs" / PLOT
-GREY = "#7d7d7d"
-"""Text and axes: as far from white as from the black of a dark page."""
-
 COLOURS = ("#d1495b", "#b8860b", "#3f8fc4", "#2e9e6b")
 MARKS: dict[str, dict[str, Any]] = {
     "measured": {"marker": "o"},
@@ -65,22 +63,7 @@ def draw_memory(axes: Any) -> None:
 @click.command()
 def main() -> None:
     """Write docs/transformer.svg."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise click.ClickException(f"{error}: pip install -c constraints.txt 'aurora-export[plots]'") from error
-    mpl.use("svg")
-    from matplotlib import pyplot
-
-    # The same numbers give the same file, whenever and wherever it is drawn.
-    mpl.rcParams.update({"svg.hashsalt": "aurora-export", "svg.fonttype": "none", "font.size": 9})
-    names = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    mpl.rcParams.update(dict.fromkeys(names, GREY))
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
-    draw_latency(left)
-    draw_memory(right)
-    figure.savefig(OUT, transparent=True, metadata={"Date": None, "Creator": None})
-    click.echo(OUT.relative_to(ROOT))
+    draw_pair(OUT, draw_latency, draw_memory)
 
 
 if __name__ == "__main__":

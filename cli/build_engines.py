@@ -21,6 +21,7 @@ OPTIONS = {
     "timing_cache": "--timing-cache",
     "version_compatible": "--version-compatible",
     "hardware_compatible": "--hardware-compatible",
+    "kept_graphs": "--keep-graphs",
 }
 """Parameters of `build` that need --target -> their options."""
 
@@ -51,6 +52,13 @@ def target_options(command: Command) -> Command:
             click.option(
                 "--hardware-compatible", metavar="LEVEL", help="For other GPUs too: ampere+, or same (capability)."
             ),
+            click.option(
+                "--keep-graphs",
+                "kept_graphs",
+                type=PATH,
+                metavar="DIR",
+                help="Also keep the ONNX graphs that the builder gets, in a new folder.",
+            ),
         )
     ):
         command = option(command)
@@ -77,7 +85,12 @@ def _is_given(context: click.Context, parameter: click.Parameter) -> bool:
 
 
 def build_engines_of(
-    bundle: Path | None, target: str, *, compute_capabilities: tuple[str, ...], **options: Any
+    bundle: Path | None,
+    target: str,
+    *,
+    compute_capabilities: tuple[str, ...],
+    kept_graphs: Path | None,
+    **options: Any,
 ) -> None:
     """Build the engines of a bundle, put them into it, and say what was built. options: of TensorRtOptions."""
     if bundle is None:
@@ -95,6 +108,7 @@ def build_engines_of(
             target=target,
             compute_capabilities=compute_capabilities,
             options=TensorRtOptions(**options),
+            kept_graphs=kept_graphs,
             progress=progress,
         )
     variant = manifest.engines[target]

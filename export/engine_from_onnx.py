@@ -100,18 +100,22 @@ def build_engines(
     target: str,
     compute_capabilities: Sequence[str] = (),
     options: TensorRtOptions | None = None,
+    kept_graphs: Path | None = None,
     progress: ProgressReporter,
 ) -> Manifest:
     """Build the engines of a bundle for a target and put them into it; returns its new manifest.
 
     compute_capabilities: those of the GPUs to run on, as "8.6"; for TensorRT-RTX only.  options: for TensorRT only,
-    which builds for the GPU of this machine.  Engines that were there for the target are replaced once the new ones
-    are complete; until then, and if anything fails, the bundle stays as it is.
-    Raises UsageError (target, capabilities or options), DependencyError (no builder, driver or plugin library),
+    which builds for the GPU of this machine.  kept_graphs: a new folder, for each graph as the builder gets it, with
+    its weights; there also when the builder refuses it.  Engines that were there for the target are replaced once
+    the new ones are complete; until then, and if anything fails, the bundle stays as it is.
+    Raises UsageError (target, capabilities, options or folder), DependencyError (no builder, driver or plugin library),
     IncompatibleError (another GPU, or the builder refuses a graph), IntegrityError (the bundle is damaged).
     """
     builder = _builder_of(target, compute_capabilities, options)
     manifest = read_manifest(bundle)
+    if kept_graphs is not None and kept_graphs.exists():
+        raise UsageError(f"{kept_graphs}: exists, and is not overwritten", hint="name a new folder for the graphs")
     progress.phase("check the bundle")
     verify_files(bundle, manifest)
     versions = set()
@@ -124,8 +128,11 @@ def build_engines(
             onnx_folder.mkdir()
             source = resolve(bundle, manifest, graph)
             warn_of_memory(graph, sum(path.stat().st_size for path in source.parent.glob(f"{source.name}*")))
+            onnx_file = builder.write_graph(source, onnx_folder)
+            if kept_graphs is not None:
+                shutil.copytree(onnx_folder, kept_graphs, dirs_exist_ok=True)
             job = {
-                "onnx": str(builder.write_graph(source, onnx_folder)),
+                "onnx": str(onnx_file),
                 "engine": str(engines / f"{graph}.engine"),
                 "compute_capabilities": list(builder.compute_capabilities),
                 "profiles": [shapes_of(spec, profile) for profile in PROFILES[graph]],

@@ -28,6 +28,7 @@ from aurora_export.export import engine_from_onnx
             "options of TensorRT have no meaning for tensorrt-rtx",
         ),
         (["x.aurora", "--gpu", "1", "--out", "y"], "--gpu is for engines"),
+        (["x.aurora", "--keep-graphs", "g", "--out", "y"], "--keep-graphs is for engines"),
         (["x.aurora", "--target", "tensorrt-rtx"], "compute capability missing"),
         (["x.aurora", "--compute-capability", "8.6", "--out", "y"], "--compute-capability is for engines"),
         (["x.aurora"], "no --out"),

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 
 from aurora_export.cli.progress import Progress
-from aurora_export.errors import DependencyError, UsageError
+from aurora_export.errors import DependencyError, IncompatibleError, UsageError
 from aurora_export.export import engine_from_onnx as module
 from aurora_export.export.engine_from_onnx import PROFILES, RTX, build_engines, shapes_of
 from aurora_export.manifest import digest_files, read_manifest, verify_files
@@ -110,6 +111,22 @@ def test_other_refusals(bundle_copy, jobs, monkeypatch):
     with pytest.raises(DependencyError, match="needs tensorrt-rtx, not installed here"):
         build(bundle_copy, "8.6")
     assert not jobs
+
+
+def test_graphs_are_kept_with_their_weights_also_where_the_builder_refuses(bundle_copy, jobs, monkeypatch, tmp_path):
+    def refuse(job, **_):
+        raise IncompatibleError(f"refuses {Path(job['onnx']).name}")
+
+    kept = tmp_path / "kept"
+    monkeypatch.setattr(module, "run_builder", refuse)
+    arguments = {"target": RTX, "compute_capabilities": ("8.6",), "kept_graphs": kept, "progress": Progress()}
+    with pytest.raises(IncompatibleError, match=r"refuses vision\.onnx"):
+        build_engines(bundle_copy, **arguments)
+    assert {path.name for path in kept.iterdir()} == {"vision.onnx", "vision.onnx.data"}
+    assert not any(path.is_symlink() for path in kept.iterdir())
+    assert all(node.domain == "" for node in onnx.load(kept / "vision.onnx").graph.node)
+    with pytest.raises(UsageError, match="kept: exists, and is not overwritten"):
+        build_engines(bundle_copy, **arguments)
 
 
 def test_too_little_memory_is_said(monkeypatch, caplog):
