@@ -344,7 +344,7 @@ aurora_status aurora_session_watch(aurora_session* session, const aurora_frame* 
         if (given.prompt != nullptr) made.prompt = given.prompt;
         if (given.sampling != nullptr) made.sampling = given.sampling;
         if (picture.has_time != 0) made.time_s = picture.time_s;
-        self.watch(frame_view(picture), {picture.memory == AURORA_MEMORY_CUDA, picture.cuda_stream}, made);
+        self.watch(frame_view(picture), made, {picture.memory == AURORA_MEMORY_CUDA, picture.cuda_stream});
     });
 }
 

@@ -50,7 +50,7 @@ State Session::zero_state() const {
                               model_->engine().backend());
 }
 
-void Session::watch(const FrameView& frame, const FrameMemory& memory, const WatchOptions& options) {
+void Session::watch(const FrameView& frame, const WatchOptions& options, const FrameMemory& memory) {
     if (options.prompt && header_.phase == WATCHING)
         throw Error(Status::usage, "the prompt must come before the first frame, and this session is watching already",
                     "reset the session first, or pass the question when asking");

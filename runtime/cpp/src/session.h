@@ -41,6 +41,12 @@ struct WatchOptions {
     std::optional<double> time_s;
 };
 
+// Where the pixels of a frame are: in memory of the host, or of the model's GPU, behind the work of a CUstream.
+struct FrameMemory {
+    bool is_cuda = false;
+    void* stream = nullptr;
+};
+
 // Not for several threads at once; c_api.cpp sees to that.
 class Session {
 public:
@@ -48,15 +54,9 @@ public:
 
     using FrameView = std::variant<RgbFrame, Nv12Frame>;
 
-    // Where the pixels of a frame are: in memory of the host, or of the model's GPU, behind the work of a CUstream.
-    struct FrameMemory {
-        bool is_cuda = false;
-        void* stream = nullptr;
-    };
-
     // Read one frame, and the text before it, into the state. Throws Error: usage for a prompt in mid-video, unsupported
     // for a frame in the memory of a GPU that the model does not use.
-    void watch(const FrameView& frame, const FrameMemory& memory, const WatchOptions& options);
+    void watch(const FrameView& frame, const WatchOptions& options, const FrameMemory& memory = {});
 
     // Answer in pieces, each a whole text; `on_text` returns true to cancel.
     Answer ask(std::string_view question, const AskOptions& options, const std::function<bool(const std::string&)>& on_text);
