@@ -33,6 +33,8 @@ class ModelOptions(c.Structure):
         ("log_user", c.c_void_p),
         ("progress", ProgressCallback),
         ("progress_user", c.c_void_p),
+        ("device_name", c.c_char_p),
+        ("tensorrt_library", c.c_char_p),
     ]
 
 
@@ -50,6 +52,7 @@ class Frame(c.Structure):
         ("memory", c.c_int32),
         ("has_time", c.c_int32),
         ("time_s", c.c_double),
+        ("cuda_stream", c.c_void_p),
     ]
 
 

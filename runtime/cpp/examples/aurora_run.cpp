@@ -21,6 +21,7 @@ aurora-run BUNDLE STATE.aurstate --prompt TEXT          what was watched before
 aurora-run BUNDLE --bench                               times, as one JSON object
 
   --fps N            frames a second of video that are watched (1)
+  --device NAME      cpu, cuda, tensorrt; cuda:1 is the second GPU (cpu)
   --threads N        of one operator (0: the engine chooses)
   --max-tokens N     (256)
   --temperature X    (0: always the most likely token)
@@ -64,6 +65,7 @@ Options parse(int argc, char** argv) {
         if (name == "--prompt") options.prompt = value();
         else if (name == "--fps") options.fps = value();
         else if (name == "--save") options.save = value();
+        else if (name == "--device") options.model.device_name = value();
         else if (name == "--threads") options.model.n_threads = static_cast<std::int32_t>(number(1024));
         else if (name == "--max-tokens") options.ask.max_tokens = static_cast<std::uint32_t>(number(1000000));
         else if (name == "--temperature") options.ask.temperature = std::atof(value());

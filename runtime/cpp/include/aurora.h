@@ -48,7 +48,7 @@ extern "C" {
 #endif
 
 /* Version of this interface. Functions and fields are only ever added; then it grows by one. */
-#define AURORA_ABI_VERSION 1
+#define AURORA_ABI_VERSION 2
 
 /* What a call came to. Numbers are those of the command line's exit codes where both have one. */
 typedef enum aurora_status {
@@ -82,7 +82,8 @@ typedef struct aurora_model aurora_model;
 typedef enum aurora_backend {
     AURORA_BACKEND_AUTO = 0,        /* ONNX Runtime */
     AURORA_BACKEND_ONNXRUNTIME = 1, /* runs every bundle; libonnxruntime is loaded when a model is opened */
-    AURORA_BACKEND_TENSORRT = 2     /* engines of the bundle; AURORA_ERROR_UNSUPPORTED if the library lacks it */
+    AURORA_BACKEND_TENSORRT = 2     /* engines of the bundle, on GPU 0 unless device_name says otherwise; it is compiled
+                                       where TensorRT's headers are, else AURORA_ERROR_UNSUPPORTED. Never run on a GPU */
 } aurora_backend;
 
 typedef enum aurora_device {
@@ -113,6 +114,10 @@ typedef struct aurora_model_options {
     void* log_user;
     aurora_progress_callback progress; /* NULL: none */
     void* progress_user;
+    /* since version 2 */
+    const char* device_name;      /* as the command line's --device: "cpu", "cuda", "cuda:1", "tensorrt", "tensorrt:1";
+                                     then backend and device are 0. NULL: they decide */
+    const char* tensorrt_library; /* path of libnvinfer.so; NULL: $AURORA_TENSORRT, then the loader's search */
 } aurora_model_options;
 
 /* Opens a bundle: reads the manifest, verifies size and SHA-256 of every file, then opens the files.
@@ -165,7 +170,9 @@ typedef enum aurora_colour {
 
 typedef enum aurora_memory {
     AURORA_MEMORY_HOST = 0,
-    AURORA_MEMORY_CUDA = 1 /* device pointers; AURORA_ERROR_UNSUPPORTED from every backend that there is today */
+    AURORA_MEMORY_CUDA = 1 /* data[] are addresses of the GPU that the model is on, AURORA_ERROR_UNSUPPORTED if it is on
+                              the CPU. The library copies the frame to the host, and resizes it there as any other:
+                              no faster than a copy of your own. Never run on a GPU by its authors */
 } aurora_memory;
 
 /* One picture. The library reads it during the call and keeps no pointer to it. */
@@ -180,6 +187,9 @@ typedef struct aurora_frame {
     int32_t memory;         /* an aurora_memory */
     int32_t has_time;       /* not 0: time_s is kept in the state */
     double time_s;          /* when it is shown, since the first frame ever watched */
+    /* since version 2 */
+    void* cuda_stream;      /* of AURORA_MEMORY_CUDA: the CUstream (cudaStream_t) whose work makes the frame; the copy is put
+                               behind it and waited for. NULL: CUDA's default stream */
 } aurora_frame;
 
 typedef struct aurora_watch_options {

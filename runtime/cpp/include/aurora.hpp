@@ -71,6 +71,13 @@ inline aurora_frame nv12(const std::uint8_t* y, std::ptrdiff_t y_stride, const s
     return frame;
 }
 
+// The same frame, its planes being addresses of the model's GPU; see aurora_frame.cuda_stream.
+inline aurora_frame in_cuda_memory(aurora_frame frame, void* stream = nullptr) {
+    frame.memory = AURORA_MEMORY_CUDA;
+    frame.cuda_stream = stream;
+    return frame;
+}
+
 inline aurora_model_options model_options() {
     aurora_model_options options{};
     options.size = sizeof options;

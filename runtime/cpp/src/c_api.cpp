@@ -2,6 +2,7 @@
 #include "aurora.h"
 
 #include <atomic>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <new>
@@ -12,6 +13,7 @@
 #include <unordered_set>
 #endif
 
+#include "device.h"
 #include "error.h"
 #include "session.h"
 #include "version.h"
@@ -97,13 +99,20 @@ aurora_status guarded(std::string& error, const Action& action) noexcept {
     return static_cast<aurora_status>(status);
 }
 
-// A struct of the caller, which may be of an older or newer header, as ours. A size of 0 is that of version 1, the only
-// one so far.
+// Size of a struct in version 1 of the interface, which a size of 0 stands for.
+template <typename Struct>
+constexpr std::size_t FIRST_SIZE = sizeof(Struct);
+template <>
+constexpr std::size_t FIRST_SIZE<aurora_model_options> = offsetof(aurora_model_options, device_name);
+template <>
+constexpr std::size_t FIRST_SIZE<aurora_frame> = offsetof(aurora_frame, cuda_stream);
+
+// A struct of the caller, which may be of an older or newer header, as ours.
 template <typename Struct>
 Struct taken(const Struct* given, const char* name) {
     Struct ours{};
     if (given == nullptr) return ours;
-    const std::size_t size = given->size == 0 ? sizeof(Struct) : given->size;
+    const std::size_t size = given->size == 0 ? FIRST_SIZE<Struct> : given->size;
     if (size < sizeof(std::size_t)) throw Error(Status::usage, std::string(name) + ".size is " + std::to_string(size));
     std::memcpy(&ours, given, size < sizeof ours ? size : sizeof ours);
     const char* bytes = reinterpret_cast<const char*>(given);
@@ -129,10 +138,19 @@ aurora::ModelOptions model_options(const aurora_model_options* given) {
     check_choice("backend", options.backend, AURORA_BACKEND_TENSORRT);
     check_choice("device", options.device, AURORA_DEVICE_CUDA);
     if (options.n_threads < 0) throw Error(Status::usage, "n_threads is " + std::to_string(options.n_threads) + ", below 0");
+    aurora::Device device;
+    if (options.device_name != nullptr) {
+        if (options.backend != AURORA_BACKEND_AUTO || options.device != AURORA_DEVICE_CPU)
+            throw Error(Status::usage, "device_name is given beside backend or device", "give one of them, and leave the others 0");
+        device = aurora::parse_device(options.device_name);
+    }
     if (options.reserved != 0) throw Error(Status::usage, "aurora_model_options.reserved is not 0");
     aurora::ModelOptions made;
     made.backend = static_cast<aurora::BackendChoice>(options.backend);
-    made.engine.cuda = options.device == AURORA_DEVICE_CUDA;
+    if (device.backend == aurora::DeviceBackend::tensorrt) made.backend = aurora::BackendChoice::tensorrt;
+    made.engine.cuda = options.device == AURORA_DEVICE_CUDA || device.backend == aurora::DeviceBackend::cuda;
+    made.engine.gpu = device.index;
+    if (options.tensorrt_library != nullptr) made.engine.tensorrt_library = options.tensorrt_library;
     made.engine.n_threads = options.n_threads;
     if (options.onnxruntime_library != nullptr) made.engine.library = options.onnxruntime_library;
     made.engine.native_operators = options.no_native_operators == 0;
@@ -152,9 +170,9 @@ Session::FrameView frame_view(const aurora_frame& frame) {
     check_choice("format", frame.format, AURORA_NV12);
     check_choice("memory", frame.memory, AURORA_MEMORY_CUDA);
     check_choice("colour", frame.colour, AURORA_BT601_FULL);
-    if (frame.memory != AURORA_MEMORY_HOST)
-        throw Error(Status::unsupported, "frames in the memory of a GPU are not taken by this backend",
-                    "copy the frame to host memory");
+    if (frame.memory == AURORA_MEMORY_HOST && frame.cuda_stream != nullptr)
+        throw Error(Status::usage, "frame.cuda_stream is given, and frame.memory is AURORA_MEMORY_HOST",
+                    "set frame.memory to AURORA_MEMORY_CUDA, or leave cuda_stream NULL");
     check_given(frame.data[0], "frame.data[0]");
     const auto stride = [&](int plane, std::size_t row_bytes) {
         return frame.stride[plane] == 0 ? static_cast<std::ptrdiff_t>(row_bytes) : frame.stride[plane];
@@ -326,7 +344,7 @@ aurora_status aurora_session_watch(aurora_session* session, const aurora_frame* 
         if (given.prompt != nullptr) made.prompt = given.prompt;
         if (given.sampling != nullptr) made.sampling = given.sampling;
         if (picture.has_time != 0) made.time_s = picture.time_s;
-        self.watch(frame_view(picture), made);
+        self.watch(frame_view(picture), made, {picture.memory == AURORA_MEMORY_CUDA, picture.cuda_stream});
     });
 }
 
@@ -344,8 +362,8 @@ aurora_status aurora_session_visual_tokens(aurora_session* session, const float*
 aurora_status aurora_session_logits(aurora_session* session, const float** logits, size_t* vocabulary_size) {
     return call(session, [&](Session& self) {
         check_given(logits, "logits"), check_given(vocabulary_size, "vocabulary_size");
-        if (self.logits() == nullptr) throw Error(Status::usage, "nothing was read", "watch a frame first");
         *logits = self.logits();
+        if (*logits == nullptr) throw Error(Status::usage, "nothing was read", "watch a frame first");
         *vocabulary_size = self.model().sizes().vocabulary_size;
     });
 }

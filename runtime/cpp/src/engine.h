@@ -11,6 +11,9 @@
 
 namespace aurora {
 
+class Cuda;
+struct Manifest;
+
 // Sizes of the contract that buffers are made of.
 struct GraphSizes {
     std::size_t image_size;                    // S
@@ -52,10 +55,12 @@ public:
 class Loop {
 public:
     virtual ~Loop() = default;
-    virtual float* input() = 0;  // (MAX_CHUNK_TOKENS, E), to be filled before advance()
-    // Run the first n_tokens of the input, 1 to MAX_CHUNK_TOKENS, and move the state on. Returns the logits (V) after the
-    // last one, valid until the next call. If it throws, the state is as before.
-    virtual const float* advance(std::size_t n_tokens) = 0;
+    virtual float* input() = 0;  // (MAX_CHUNK_TOKENS, E), to be filled before feed(); asked for again after it
+    // Run the first n_tokens of the input, 1 to MAX_CHUNK_TOKENS, and move the state on. On a GPU it returns before the
+    // work is done. If it throws, the state is as before; a fault of the GPU itself may be thrown by a later call.
+    virtual void feed(std::size_t n_tokens) = 0;
+    // The logits (V) after the last token that was fed, valid until the next feed().
+    virtual const float* logits() = 0;
     virtual void read_state(const std::array<float*, 3>& arrays) const = 0;
     virtual void write_state(const std::array<const float*, 3>& arrays) = 0;
 };
@@ -68,12 +73,15 @@ public:
     virtual std::string version() const = 0;         // of the library
     virtual std::unique_ptr<Vision> open_vision() const = 0;
     virtual std::unique_ptr<Loop> open_loop() const = 0;
+    virtual const Cuda* cuda() const { return nullptr; }  // whose memory frames may lie in; null: none
 };
 
 struct EngineOptions {
     bool cuda = false;
+    int gpu = 0;              // as NVIDIA's driver counts
     int n_threads = 0;        // 0: the engine chooses
     std::string library;      // path of libonnxruntime; empty: found by the loader
+    std::string tensorrt_library;  // path of libnvinfer; empty: found by the loader
     bool native_operators = true;
     bool emulated = false;    // of precisions whose products no CPU computes: they are those of float32
 };
@@ -87,6 +95,11 @@ struct GraphFile {
 // Throws Error: dependency (no ONNX Runtime), integrity (no graph), incompatible (another contract or operator), resources.
 std::unique_ptr<Engine> open_onnx_engine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes,
                                          const EngineOptions& options);
+
+// The bundle's engines of TensorRT that fit this machine. Throws Error: unsupported (a libaurora without this backend),
+// dependency (no driver, no TensorRT), usage (no such GPU), incompatible (no engines that fit), resources.
+std::unique_ptr<Engine> open_tensorrt_engine(const std::string& bundle, const Manifest& manifest, const GraphSizes& sizes,
+                                             const EngineOptions& options);
 
 // The instruction set that the native operators use here; throws Error(usage) if AURORA_CPU_LEVEL asks for one in vain.
 std::string native_level();

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "contract.h"
+#include "cuda_memory.h"
 #include "engine.h"
 #include "error.h"
 #include "ort_session_api.h"
@@ -167,7 +169,7 @@ struct OpenGraph {
         // activations of layers too whose weights alone are quantized, and has no products of 8-bit floats.
         add_entry(made, "session.qdq_matmulnbits_accuracy_level", "1");
         if (options.emulated) add_entry(made, "session.disable_quant_qdq", "1");
-        if (options.cuda) append_cuda(made);
+        if (options.cuda) append_cuda(made, options.gpu);
         // They are for the CPU, and replace the functions of the same names in a graph.
         if (options.native_operators && !options.cuda)
             runtime.check(RegisterCustomOps(made.get(), runtime.base), "native operators");
@@ -189,9 +191,13 @@ struct OpenGraph {
         runtime.check(ort::AddSessionConfigEntry::call(runtime.api, made.get(), key, value), "session options");
     }
 
-    void append_cuda(const Options& made) const {
+    void append_cuda(const Options& made, int gpu) const {
         CudaOptions cuda(runtime.api);
         OrtStatus* status = ort::CreateCudaProviderOptions::call(runtime.api, cuda.out());
+        // TF32 is off: merging compares similarities, and the recurrence sums for long.
+        const std::string index = std::to_string(gpu);
+        const char *keys[] = {"device_id", "use_tf32"}, *values[] = {index.c_str(), "0"};
+        if (status == nullptr) status = ort::UpdateCudaProviderOptions::call(runtime.api, cuda.get(), keys, values, 2);
         if (status == nullptr) status = ort::AppendCudaProvider::call(runtime.api, made.get(), cuda.get());
         try {
             runtime.check(status, "CUDA");
@@ -349,7 +355,7 @@ public:
 
     float* input() override { return input_.data(); }
 
-    const float* advance(std::size_t n_tokens) override {
+    void feed(std::size_t n_tokens) override {
         const std::size_t i = 2 * current_ + (n_tokens == 1 ? 0 : 1);
         if (n_bound_[i] != n_tokens) {
             bindings_[i].bind_input(EMBEDDINGS, input_.data(),
@@ -358,8 +364,9 @@ public:
         }
         bindings_[i].run();
         current_ = 1 - current_;
-        return logits_.data();
     }
+
+    const float* logits() override { return logits_.data(); }
 
     void read_state(const std::array<float*, 3>& arrays) const override {
         for (std::size_t i = 0; i < 3; ++i) std::copy(sets_[current_][i].begin(), sets_[current_][i].end(), arrays[i]);
@@ -384,11 +391,13 @@ public:
         : sizes_(sizes), backend_(options.cuda ? "onnxruntime-cuda" : "onnxruntime-cpu"), runtime_(options.library),
           env_(made_env()), memory_(runtime_.api), vision_(runtime_, env_.get(), vision.path, vision.spec, options),
           language_(runtime_, env_.get(), language.path, language.spec, options) {
+        if (options.cuda) cuda_.emplace(options.gpu);
         runtime_.check(ort::CreateCpuMemoryInfo::call(runtime_.api, ort::ARENA_ALLOCATOR, ort::MEMORY_DEFAULT, memory_.out()),
                        "memory");
     }
 
     const std::string& backend() const override { return backend_; }
+    const Cuda* cuda() const override { return cuda_ ? &*cuda_ : nullptr; }
     std::string version() const override { return "ONNX Runtime " + runtime_.version; }
     std::unique_ptr<Vision> open_vision() const override {
         return std::make_unique<OnnxVision>(vision_, memory_.get(), sizes_);
@@ -406,6 +415,7 @@ private:
 
     GraphSizes sizes_;
     std::string backend_;
+    std::optional<Cuda> cuda_;
     Runtime runtime_;
     Env env_;
     Memory memory_;

@@ -52,16 +52,24 @@ Resizer::Resizer(std::int64_t size, const std::string& mode, const std::array<st
         throw Error(Status::usage, "unknown resize mode '" + mode + "'", "modes: crop, squash, pad");
 }
 
-void Resizer::resize(const RgbFrame& frame, std::uint8_t* out) {
+void check_frame(const RgbFrame& frame) {
     check_size(frame.width, frame.height);
     check_plane("pixels", frame.pixels, frame.row_stride, frame.width * static_cast<std::int64_t>(N_CHANNELS), frame.height);
+}
+
+void check_frame(const Nv12Frame& frame) {
+    check_size(frame.width, frame.height);
+    check_plane("luma", frame.y, frame.y_stride, frame.width, frame.height);
+    check_plane("chroma", frame.uv, frame.uv_stride, (frame.width + 1) / 2 * 2, (frame.height + 1) / 2);
+}
+
+void Resizer::resize(const RgbFrame& frame, std::uint8_t* out) {
+    check_frame(frame);
     resize_rows(frame.width, frame.height, [&](std::int64_t row) { return frame.pixels + row * frame.row_stride; }, out);
 }
 
 void Resizer::resize(const Nv12Frame& frame, std::uint8_t* out) {
-    check_size(frame.width, frame.height);
-    check_plane("luma", frame.y, frame.y_stride, frame.width, frame.height);
-    check_plane("chroma", frame.uv, frame.uv_stride, (frame.width + 1) / 2 * 2, (frame.height + 1) / 2);
+    check_frame(frame);
     rgb_row_.resize(static_cast<std::size_t>(frame.width) * N_CHANNELS);
     resize_rows(
         frame.width, frame.height,

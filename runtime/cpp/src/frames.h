@@ -24,14 +24,17 @@ struct RgbFrame {
     std::int64_t width, height;
 };
 
+// Throws Error(usage) for a frame that is empty, over MAX_SIDE, without pixels, or whose rows overlap.
+void check_frame(const RgbFrame& frame);
+void check_frame(const Nv12Frame& frame);
+
 // Keeps its tables and buffers from frame to frame: allocates nothing while frames keep their size. For one thread.
 class Resizer {
 public:
     // mode: crop, squash or pad, as resize_frame in Python. Throws Error(usage) for a bad option.
     Resizer(std::int64_t size, const std::string& mode, const std::array<std::uint8_t, 3>& pad_value = {{127, 127, 127}});
 
-    // Write size * size * 3 bytes. Throws Error(usage) for a frame that is empty, over MAX_SIDE, without pixels, or
-    // whose rows overlap.
+    // Write size * size * 3 bytes. Throws as check_frame.
     void resize(const RgbFrame& frame, std::uint8_t* out);
     void resize(const Nv12Frame& frame, std::uint8_t* out);
 

@@ -24,7 +24,7 @@ void verify(const std::string& bundle, const Manifest& manifest, const ModelOpti
 std::unique_ptr<Engine> open_engine(const std::string& bundle, const Manifest& manifest, const GraphSizes& sizes,
                                     const ModelOptions& options) {
     if (options.backend == BackendChoice::tensorrt)
-        throw Error(Status::unsupported, "this libaurora has no TensorRT backend", "use the backend ONNX Runtime");
+        return open_tensorrt_engine(bundle, manifest, sizes, options.engine);
     const auto graph = [&](const char* name) {
         return GraphFile{resolve(bundle, manifest, name), manifest.contract.at(name)};
     };
@@ -63,7 +63,7 @@ Model::Model(Manifest manifest, Tokenizer tokenizer, Embeddings embeddings, std:
              const ModelOptions& options)
     : manifest_(std::move(manifest)), sizes_(manifest_.config), fingerprint_(manifest_.fingerprint()),
       tokenizer_(std::move(tokenizer)), embeddings_(std::move(embeddings)), engine_(std::move(engine)) {
-    const bool native = options.engine.native_operators && !options.engine.cuda;
+    const bool native = options.engine.native_operators && !options.engine.cuda && options.backend != BackendChoice::tensorrt;
     Json info = {{"name", manifest_.name},
                  {"precision", manifest_.precision},
                  {"backend", engine_->backend()},

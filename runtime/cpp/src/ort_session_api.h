@@ -60,6 +60,8 @@ using BindInput = Entry<136, OrtStatus*(OrtIoBinding*, const char*, const OrtVal
 using BindOutput = Entry<137, OrtStatus*(OrtIoBinding*, const char*, const OrtValue*)>;
 using AppendCudaProvider = Entry<204, OrtStatus*(OrtSessionOptions*, const OrtCUDAProviderOptionsV2*)>;
 using CreateCudaProviderOptions = Entry<205, OrtStatus*(OrtCUDAProviderOptionsV2**)>;
+using UpdateCudaProviderOptions =
+    Entry<206, OrtStatus*(OrtCUDAProviderOptionsV2*, const char* const* keys, const char* const* values, std::size_t)>;
 using ReleaseCudaProviderOptions = Entry<208, void(OrtCUDAProviderOptionsV2*)>;
 
 }  // namespace ort

@@ -50,7 +50,7 @@ State Session::zero_state() const {
                               model_->engine().backend());
 }
 
-void Session::watch(const FrameView& frame, const WatchOptions& options) {
+void Session::watch(const FrameView& frame, const WatchOptions& options, const FrameMemory& memory) {
     if (options.prompt && header_.phase == WATCHING)
         throw Error(Status::usage, "the prompt must come before the first frame, and this session is watching already",
                     "reset the session first, or pass the question when asking");
@@ -64,7 +64,7 @@ void Session::watch(const FrameView& frame, const WatchOptions& options) {
         before = &prefix;
     }
     Clock clock;
-    std::visit([&](const auto& view) { resizer_.resize(view, vision_->frame()); }, frame);
+    resize(frame, memory);
     seconds_[RESIZE] += clock.lap();
     vision_->run();
     has_frame_ = true;
@@ -99,6 +99,22 @@ void Session::watch(const FrameView& frame, const WatchOptions& options) {
     n_frames_ += 1;
     n_visual_tokens_ += static_cast<std::int64_t>(n_kept);
     n_text_tokens_ += static_cast<std::int64_t>(before->size());
+}
+
+// Frames of a GPU are copied first, so that they give the same bits as any other.
+void Session::resize(const FrameView& frame, const FrameMemory& memory) {
+    if (!memory.is_cuda) {
+        std::visit([&](const auto& view) { resizer_.resize(view, vision_->frame()); }, frame);
+        return;
+    }
+    const Cuda* cuda = model_->engine().cuda();
+    if (cuda == nullptr)
+        throw Error(Status::unsupported,
+                    "the frame is in the memory of a GPU, and the model was opened on " + model_->engine().backend(),
+                    "open the model on that GPU, or copy the frame to host memory");
+    if (!device_frames_) device_frames_.emplace(*cuda);
+    std::visit([&](const auto& view) { resizer_.resize(device_frames_->to_host(view, memory.stream), vision_->frame()); },
+               frame);
 }
 
 // What stands before the first frame of a video.
@@ -144,7 +160,7 @@ Answer Session::ask(std::string_view question, const AskOptions& options,
     bool stopped = false;
     while (!stopped && !answer.cancelled && answer.n_tokens < options.max_tokens) {
         clock.lap();
-        const std::int32_t token = sampler.next(logits_, n_logits);
+        const std::int32_t token = sampler.next(loop_->logits(), n_logits);
         if (std::find(config.stop_ids.begin(), config.stop_ids.end(), token) != config.stop_ids.end()) {
             answer.end = AnswerEnd::stop;
             break;
@@ -192,7 +208,8 @@ void Session::feed_rows(const float* rows, std::size_t n_rows) {
 }
 
 void Session::finish_feed() {
-    logits_ = loop_->advance(n_pending_);
+    loop_->feed(n_pending_);
+    has_logits_ = true;
     n_pending_ = 0;
 }
 
@@ -226,7 +243,7 @@ void Session::continue_from(const State& state) {
     video_digest_ = {};
     if (header_.video_digest) video_digest_ = bytes_from_hex(*header_.video_digest);
     loaded_.reset();
-    logits_ = nullptr;
+    has_logits_ = false;
     has_frame_ = false;
 }
 

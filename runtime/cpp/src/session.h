@@ -12,6 +12,7 @@
 #include <variant>
 #include <vector>
 
+#include "cuda_frames.h"
 #include "frames.h"
 #include "model.h"
 #include "sampling.h"
@@ -40,6 +41,12 @@ struct WatchOptions {
     std::optional<double> time_s;
 };
 
+// Where the pixels of a frame are: in memory of the host, or of the model's GPU, behind the work of a CUstream.
+struct FrameMemory {
+    bool is_cuda = false;
+    void* stream = nullptr;
+};
+
 // Not for several threads at once; c_api.cpp sees to that.
 class Session {
 public:
@@ -47,8 +54,9 @@ public:
 
     using FrameView = std::variant<RgbFrame, Nv12Frame>;
 
-    // Read one frame, and the text before it, into the state. Throws Error(usage) for a prompt in mid-video.
-    void watch(const FrameView& frame, const WatchOptions& options);
+    // Read one frame, and the text before it, into the state. Throws Error: usage for a prompt in mid-video, unsupported
+    // for a frame in the memory of a GPU that the model does not use.
+    void watch(const FrameView& frame, const WatchOptions& options, const FrameMemory& memory = {});
 
     // Answer in pieces, each a whole text; `on_text` returns true to cancel.
     Answer ask(std::string_view question, const AskOptions& options, const std::function<bool(const std::string&)>& on_text);
@@ -64,7 +72,7 @@ public:
 
     const Model& model() const { return *model_; }
     const float* visual_tokens() const { return has_frame_ ? vision_->visual_tokens() : nullptr; }  // (K, E)
-    const float* logits() const { return logits_; }                                                 // (V) or nullptr
+    const float* logits() { return has_logits_ ? loop_->logits() : nullptr; }                        // (V)
     std::string info() const;
 
 private:
@@ -81,6 +89,7 @@ private:
     void feed_ids(const std::int32_t* ids, std::size_t n_ids);
     void feed_rows(const float* rows, std::size_t n_rows);
     void finish_feed();
+    void resize(const FrameView& frame, const FrameMemory& memory);
 
     Ids ids_before_video(const WatchOptions& options) const;
     State zero_state() const;
@@ -98,7 +107,8 @@ private:
     StateHeader header_;  // without video_digest, which is kept as bytes
     std::array<std::uint8_t, 32> video_digest_{};
     std::optional<Loaded> loaded_;
-    const float* logits_ = nullptr;
+    std::optional<DeviceFrames> device_frames_;
+    bool has_logits_ = false;
     std::size_t n_pending_ = 0;  // rows in the loop's input that were not run yet
     bool has_frame_ = false;
     std::int64_t n_frames_ = 0, n_visual_tokens_ = 0, n_text_tokens_ = 0, n_answer_tokens_ = 0;

@@ -54,13 +54,13 @@ public:
     explicit IdleLoop(const GraphSizes& sizes)
         : input_(static_cast<std::size_t>(MAX_CHUNK_TOKENS) * sizes.width), logits_(sizes.vocabulary_size) {}
     float* input() override { return input_.data(); }
-    const float* advance(std::size_t n_tokens) override {
+    void feed(std::size_t n_tokens) override {
         logits_[token_] = 0;
         token_ = token_ % 300 + 1;
         logits_[token_] = 1;
         n_tokens_ += n_tokens;
-        return logits_.data();
     }
+    const float* logits() override { return logits_.data(); }
     void read_state(const std::array<float*, 3>&) const override {}
     void write_state(const std::array<const float*, 3>&) override {}
 

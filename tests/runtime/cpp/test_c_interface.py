@@ -61,7 +61,7 @@ def test_only_the_functions_of_the_header_are_shown(root, build):
 
 
 def test_versions_and_names(library, root):
-    assert library.aurora_abi_version() == 1
+    assert library.aurora_abi_version() == 2
     assert library.aurora_version().decode() in (root / "core/__init__.py").read_text()
     assert library.aurora_status_name(6) == b"AURORA_ERROR_RESOURCES"
     assert library.aurora_status_name(5) == library.aurora_status_name(-1) == b"unknown"
@@ -104,6 +104,10 @@ def test_options_of_a_newer_header(library, testbed_bundle):
         ({"device": -1}, lib.USAGE, "device is -1"),
         ({"device": 1}, lib.DEPENDENCY, "GPU"),
         ({"n_threads": -2}, lib.USAGE, "n_threads is -2"),
+        ({"device_name": b"gpu"}, lib.USAGE, "unknown device 'gpu'"),
+        ({"device_name": b"cuda", "device": 1}, lib.USAGE, "device_name is given beside"),
+        ({"device_name": b"tensorrt:1"}, lib.UNSUPPORTED, "TENSORRT_ROOT"),
+        ({"device_name": b"cuda"}, lib.DEPENDENCY, "GPU"),
         ({"reserved": 1}, lib.USAGE, "reserved"),
         ({"onnxruntime_library": b"/nowhere/libonnxruntime.so"}, lib.DEPENDENCY, "AURORA_ONNXRUNTIME"),
         ({"onnxruntime_library": b"libm.so.6"}, lib.DEPENDENCY, "not ONNX Runtime"),

@@ -1,4 +1,5 @@
-// A smoke test's stand-in for TensorRT's header of this name, on machines that have none: just what our plugins use.
+// A smoke test's stand-in for TensorRT's header of this name, on machines that have none: just what our plugins and
+// libaurora use.
 //
 // Written for this project from NVIDIA's public API reference (docs.nvidia.com, TensorRT C++ API, "Class Reference" of
 // each interface: names, signatures, order of the member functions, values of the enumerations). It is no copy of a
@@ -13,6 +14,7 @@
 
 #define NV_TENSORRT_MAJOR 0
 #define NV_TENSORRT_MINOR 0
+#define NV_TENSORRT_PATCH 0
 
 namespace nvinfer1 {
 
@@ -21,7 +23,7 @@ class ILoggerFinder;
 class IPluginResourceContext;
 
 enum class APILanguage : int32_t { kCPP = 0, kPYTHON = 1 };
-enum class DataType : int32_t { kFLOAT = 0, kHALF = 1, kINT8 = 2, kINT32 = 3, kBF16 = 7 };
+enum class DataType : int32_t { kFLOAT = 0, kHALF = 1, kINT8 = 2, kINT32 = 3, kUINT8 = 5, kBF16 = 7 };
 enum class TensorFormat : int32_t { kLINEAR = 0, kCHW2 = 1 };
 enum class TensorRTPhase : int32_t { kBUILD = 0, kRUNTIME = 1 };
 enum class PluginCapabilityType : int32_t { kCORE = 0, kBUILD = 1, kRUNTIME = 2 };
@@ -149,6 +151,52 @@ class IPluginCreatorV3One : public IPluginCreatorInterface {
   virtual const AsciiChar* getPluginName() const noexcept = 0;
   virtual const AsciiChar* getPluginVersion() const noexcept = 0;
   virtual const AsciiChar* getPluginNamespace() const noexcept = 0;
+};
+
+// Of the runtime. In TensorRT these are classes over one of its own; a program that was compiled with this file works with
+// tests/runtime/cpp/gpu_stand_in.cpp alone, whose major version is 0 as this one's.
+enum class TensorIOMode : int32_t { kNONE = 0, kINPUT = 1, kOUTPUT = 2 };
+
+class ILogger {
+ public:
+  enum class Severity : int32_t { kINTERNAL_ERROR = 0, kERROR = 1, kWARNING = 2, kINFO = 3, kVERBOSE = 4 };
+  virtual void log(Severity severity, const AsciiChar* message) noexcept = 0;
+  virtual ~ILogger() = default;
+};
+
+class IExecutionContext {
+ public:
+  virtual ~IExecutionContext() noexcept = default;
+  virtual bool setOptimizationProfileAsync(int32_t profile, cudaStream_t) noexcept = 0;
+  virtual bool setInputShape(const char* name, const Dims&) noexcept = 0;
+  virtual bool setTensorAddress(const char* name, void* address) noexcept = 0;
+  virtual bool enqueueV3(cudaStream_t) noexcept = 0;
+};
+
+class ICudaEngine {
+ public:
+  virtual ~ICudaEngine() noexcept = default;
+  virtual int32_t getNbIOTensors() const noexcept = 0;
+  virtual const char* getIOTensorName(int32_t) const noexcept = 0;
+  virtual TensorIOMode getTensorIOMode(const char* name) const noexcept = 0;
+  virtual DataType getTensorDataType(const char* name) const noexcept = 0;
+  virtual Dims getTensorShape(const char* name) const noexcept = 0;
+  virtual int32_t getNbOptimizationProfiles() const noexcept = 0;
+  virtual IExecutionContext* createExecutionContext() noexcept = 0;
+};
+
+class IRuntime {
+ public:
+  virtual ~IRuntime() noexcept = default;
+  virtual ICudaEngine* deserializeCudaEngine(const void*, size_t) noexcept = 0;
+};
+
+class IPluginRegistry {
+ public:
+  virtual ~IPluginRegistry() noexcept = default;
+  virtual void* loadLibrary(const AsciiChar* path) noexcept = 0;
+  virtual IPluginCreatorInterface* getCreator(
+      const AsciiChar* name, const AsciiChar* version, const AsciiChar* plugin_namespace) noexcept = 0;
 };
 
 }  // namespace nvinfer1
