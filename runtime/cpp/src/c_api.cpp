@@ -12,6 +12,7 @@
 #include <unordered_set>
 #endif
 
+#include "cores.h"
 #include "error.h"
 #include "session.h"
 #include "version.h"
@@ -133,7 +134,7 @@ aurora::ModelOptions model_options(const aurora_model_options* given) {
     aurora::ModelOptions made;
     made.backend = static_cast<aurora::BackendChoice>(options.backend);
     made.engine.cuda = options.device == AURORA_DEVICE_CUDA;
-    made.engine.n_threads = options.n_threads;
+    made.engine.n_threads = options.n_threads > 0 ? options.n_threads : aurora::n_usable_cores();
     if (options.onnxruntime_library != nullptr) made.engine.library = options.onnxruntime_library;
     made.engine.native_operators = options.no_native_operators == 0;
     made.verify = options.skip_verification == 0;
