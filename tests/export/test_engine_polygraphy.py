@@ -20,10 +20,11 @@ pytestmark = pytest.mark.tensorrt
 N_TOKENS = 7
 
 
-def polygraphy(*arguments: object, rtx: bool = False) -> tuple[int, str]:
-    """Exit code and everything that it says."""
+def polygraphy(folder: Path, *arguments: object, rtx: bool = False) -> tuple[int, str]:
+    """Exit code and everything that it says. It leaves files where it runs, so that is a folder of the test."""
     ran = subprocess.run(
         [sys.executable, Path(sys.executable).with_name("polygraphy"), *map(str, arguments)],
+        cwd=folder,
         env=os.environ | ({"POLYGRAPHY_USE_TENSORRT_RTX": "1"} if rtx else {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -49,11 +50,20 @@ def test_the_graph_of_an_engine_against_that_of_the_bundle(built6, kept, tmp_pat
     inputs, outputs = tmp_path / "inputs.json", tmp_path / "outputs.json"
     source = built6.path / "onnx/language.onnx"
     code, said = polygraphy(
-        "run", source, "--onnxrt", "--input-shapes", *shapes, "--save-inputs", inputs, "--save-outputs", outputs
+        tmp_path,
+        "run",
+        source,
+        "--onnxrt",
+        "--input-shapes",
+        *shapes,
+        "--save-inputs",
+        inputs,
+        "--save-outputs",
+        outputs,
     )
     assert code == 0, said
     compared = ["--onnxrt", "--load-inputs", inputs, "--load-outputs", outputs, "--atol", "1e-4", "--rtol", "1e-4"]
-    code, said = polygraphy("run", kept, *compared)
+    code, said = polygraphy(tmp_path, "run", kept, *compared)
     assert code == 0, said
     assert "All outputs matched" in said
 
@@ -61,13 +71,13 @@ def test_the_graph_of_an_engine_against_that_of_the_bundle(built6, kept, tmp_pat
     weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 2)
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1.01), weight.name))
     onnx.save(model, tmp_path / "changed.onnx")
-    code, said = polygraphy("run", tmp_path / "changed.onnx", *compared)
+    code, said = polygraphy(tmp_path, "run", tmp_path / "changed.onnx", *compared)
     assert code == 1
     assert "FAILED" in said
 
 
 def test_what_a_builder_lacks_is_named(kept):
-    code, said = polygraphy("inspect", "capability", kept, rtx=True)
+    code, said = polygraphy(kept.parent, "inspect", "capability", kept, rtx=True)
     assert code == 0, said
     assert "Graph is fully supported by TensorRT" in said
 
@@ -76,6 +86,6 @@ def test_what_a_builder_lacks_is_named(kept):
     node.op_type, node.domain = "Strange", "foreign"
     model.opset_import.append(onnx.helper.make_opsetid("foreign", 1))
     onnx.save(model, kept)
-    _, said = polygraphy("inspect", "capability", kept, rtx=True)
+    _, said = polygraphy(kept.parent, "inspect", "capability", kept, rtx=True)
     assert "Strange" in said
     assert "Graph is fully supported" not in said

@@ -105,7 +105,7 @@ typedef struct aurora_model_options {
     size_t size;                     /* sizeof(aurora_model_options) */
     int32_t backend;                 /* an aurora_backend */
     int32_t device;                  /* an aurora_device */
-    int32_t n_threads;               /* of one operator; 0: the engine chooses, one a physical core */
+    int32_t n_threads;               /* of one operator; 0: one for each core that this process is given time on */
     int32_t skip_verification;       /* not 0: digests are not compared; only where that was done before */
     const char* onnxruntime_library; /* path of libonnxruntime.so; NULL: $AURORA_ONNXRUNTIME, then the loader's search */
     int32_t no_native_operators;     /* not 0: the graphs' own functions run, slower and the same */

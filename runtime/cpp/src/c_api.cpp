@@ -13,6 +13,7 @@
 #include <unordered_set>
 #endif
 
+#include "cores.h"
 #include "device.h"
 #include "error.h"
 #include "session.h"
@@ -151,7 +152,7 @@ aurora::ModelOptions model_options(const aurora_model_options* given) {
     made.engine.cuda = options.device == AURORA_DEVICE_CUDA || device.backend == aurora::DeviceBackend::cuda;
     made.engine.gpu = device.index;
     if (options.tensorrt_library != nullptr) made.engine.tensorrt_library = options.tensorrt_library;
-    made.engine.n_threads = options.n_threads;
+    made.engine.n_threads = options.n_threads > 0 ? options.n_threads : aurora::n_usable_cores();
     if (options.onnxruntime_library != nullptr) made.engine.library = options.onnxruntime_library;
     made.engine.native_operators = options.no_native_operators == 0;
     made.verify = options.skip_verification == 0;
