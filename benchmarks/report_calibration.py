@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from result_tables import read_result, table
 
 
@@ -15,7 +19,7 @@ def quantized_table() -> str:
         sure = "" if gate["is_decided"] else ", not decided"
         rows.append(
             [
-                row["precision"],
+                precision_text(row),
                 f"{row['megabytes']:.1f} MB",
                 f"{100 * loss['accuracy']:.1f} %",
                 f"{0.0 - row['drop']:+.2f} ± {row['drop_error']:.2f}",
@@ -30,6 +34,17 @@ def quantized_table() -> str:
     head = ["precision", "bundle", "right answers", "points", "gate", "same token", "KL, nats"]
     head.append(f"state after {result['rows'][0]['drift'][-1]['n_tokens']} tokens")
     return table([*head, "build: pooled", "build: states"], rows)
+
+
+def precision_text(row: Mapping[str, Any]) -> str:
+    """The precision of a bundle, and what is not by default about it."""
+    parts = [row["precision"]]
+    smoothing = re.search(r"smoothing [0-9.]+", row.get("method") or "")
+    if smoothing and row["precision"].endswith("-qdq"):
+        parts.append(smoothing[0])
+    if row.get("error_feedback"):
+        parts.append("error feedback")
+    return ", ".join(parts)
 
 
 def limits_table() -> str:

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from aurora_export.cli import main
-from aurora_export.cli.build import WITH_SCALES
+from aurora_export.cli.build_quantization import WITH_SCALES
 from aurora_export.cli.calibrate import METHODS
 from handmade_video import write_video
 from named_bundle import write_named_bundle
@@ -92,7 +92,11 @@ def test_a_place_that_is_none(refused, named, clips, tmp_path):
         (("--precision", "fp16", "--scales", "s.json"), "--scales has no use at fp16"),
         (("--keep", "language.head"), "--keep has no meaning without --scales"),
         (("--rest", "fp16"), "--rest has no meaning without --scales"),
-        (("--error-feedback",), "--error-feedback has no meaning without --scales"),
+        (("--error-feedback",), "--error-feedback has no use at fp32"),
+        (("--precision", "int4", "--error-feedback"), "--error-feedback needs second moments"),
+        (("--precision", "int4", "--moments", "s.json"), "--moments is for --error-feedback"),
+        (("--precision", "int8", "--error-feedback", "--moments", "none.json"), "none.json: no such file"),
+        (("--precision", "int8", "--scales", "s.json", "--moments", "s.json"), "--moments is for builds without"),
         (("--precision", "int8", "--scales", "none.json"), "none.json: no such file"),
     ],
 )
