@@ -39,7 +39,7 @@ def quantized_table() -> str:
 def precision_text(row: Mapping[str, Any]) -> str:
     """The precision of a bundle, and what is not by default about it."""
     parts = [row["precision"]]
-    smoothing = re.search(r"smoothing [0-9.]+", row.get("method") or "")
+    smoothing = re.search(r"smoothing [a-z0-9.]+", row.get("method") or "")
     if smoothing and row["precision"].endswith("-qdq"):
         parts.append(smoothing[0])
     if row.get("error_feedback"):

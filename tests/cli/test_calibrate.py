@@ -72,6 +72,7 @@ def test_bad_data(refused, named, clips, tmp_path):
         (("--threads", 0), "--threads is 0"),
         (("--num-frames", 0), "num_frames is 0"),
         (("--smooth", 2), "smoothing is 2"),
+        (("--smooth", "some"), "invalid value for '--smooth': 'some' is no number"),
         (("--second-moments", "language.9.*"), "no site is called language.9.*"),
     ],
 )
