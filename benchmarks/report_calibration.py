@@ -78,6 +78,25 @@ def calibration_table() -> str:
     return table(head, rows)
 
 
+def full_size_calibration_table() -> str:
+    """What calibrating the 2B model takes."""
+    result = read_result("full_size_calibration")
+    head = [
+        "clips",
+        "frames",
+        "tokens in runs",
+        "one by one",
+        "tensors",
+        "threads",
+        "time",
+        "peak memory",
+        "… anonymous",
+    ]
+    row = [str(result[name]) for name in ("clips", "frames", "tokens", "steps", "tensors", "threads")]
+    memory = [f"{result[name] * 2**20 / 1e9:.1f} GB" for name in ("peak_rss_mib", "peak_anonymous_mib")]
+    return table(head, [[*row, f"{result['minutes']:.0f} min", *memory]])
+
+
 def planted_table() -> str:
     """Errors of int8 with planted outlier channels, by calibration."""
     rows = []
