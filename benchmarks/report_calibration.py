@@ -47,6 +47,19 @@ def precision_text(row: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def rounding_table() -> str:
+    """Error of outputs by error feedback over that of rounding each weight by itself."""
+    rows = [
+        [
+            f"`{kind}`",
+            str(row["weights"]),
+            *(f"{row[name]['mean']:.2f}, {row[name]['worst']:.2f}" for name in ("int8", "int4")),
+        ]
+        for kind, row in read_result("rounding")["rows"].items()
+    ]
+    return table(["layers", "weights", "int8: mean, worst", "int4: mean, worst"], rows)
+
+
 def limits_table() -> str:
     """Errors that a build limits, and what they cost in answers."""
     names = ("visual_tokens.pooled", "token_sizes", "logits", "next_att_shift", "next_ffn_shift", "next_wkv")
