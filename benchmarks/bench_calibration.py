@@ -283,6 +283,7 @@ def quantizers(modelopt_python: str | None) -> dict[str, Quantizer]:
     """Name of a row -> who quantizes."""
     rows: dict[str, Quantizer] = {
         "ours, mse (default)": ours(Method()),
+        "ours, mse, smoothing auto": ours(Method(smoothing="auto")),
         "ours, mse, smoothing 0.5": ours(Method(smoothing=0.5)),
         "ours, entropy": ours(Method(name="entropy")),
         "ours, percentile": ours(Method(name="percentile")),

@@ -4,7 +4,8 @@ r"""What quantized bundles lose against the fp32 one of the same checkpoint: ans
     python benchmarks/record.py quantized -- python benchmarks/bench_quantized.py build/testbed.aurora \
         --questions build/noisy/questions.jsonl build/testbed-fp16.aurora build/testbed-int8.aurora
 
-Each bundle is asked what the fp32 one was asked; losses are of paired answers. Any number of bundles may follow.
+Each bundle is asked what the fp32 one was asked; losses are of paired answers. Any number of bundles may follow. With
+--resume FILE a bundle that was measured before, by this commit and on these questions, is not measured again.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from environment import environment
 
-from aurora_export.calibration.gate import Verdict, loss_of
+from aurora_export.calibration.gate import Verdict
 from aurora_export.calibration.measures import Yardstick, remembering
 from aurora_export.calibration.questions import read_questions
 from aurora_export.calibration.report import Report, make_report
@@ -38,6 +40,8 @@ def row_of(report: Report, manifest: Manifest) -> dict[str, Any]:
     return {
         "precision": report.precision,
         "name": report.name,
+        "method": None if manifest.quantization is None else manifest.quantization.method,
+        "error_feedback": manifest.quantization is not None and manifest.quantization.error_feedback,
         "megabytes": round(sum(entry.size for entry in manifest.digests.values()) / 1e6, 2),
         "errors_of_the_build": {name: found.error for name, found in manifest.verification.outputs.items()},
         "loss": asdict(loss),
@@ -54,28 +58,46 @@ def row_of(report: Report, manifest: Manifest) -> dict[str, Any]:
 @click.argument("yardstick", type=click.Path(path_type=Path))
 @click.argument("bundles", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option("--questions", type=click.Path(path_type=Path), required=True, help="JSON lines.")
+@click.option("--resume", type=click.Path(path_type=Path), help="JSON lines of what was measured; appended to.")
 @click.option("--threads", type=int, default=1, show_default=True)
-def main(yardstick: Path, bundles: tuple[Path, ...], questions: Path, threads: int) -> None:
+def main(yardstick: Path, bundles: tuple[Path, ...], questions: Path, resume: Path | None, threads: int) -> None:
     """Print one JSON object."""
-    start = time.monotonic()
     asked = read_questions(questions)
     base = remembering(open_bundle(yardstick, threads=threads))
-    known = Yardstick.of(base, asked.questions)
-    rows = []
+    identity = {"yardstick": base.fingerprint, "questions": asked.digest, "commit": environment()["commit"]}
+    done = read_done(resume, identity)
+    known = None
     for bundle in bundles:
-        print(f"{bundle} ...", file=sys.stderr, flush=True)
         opened = open_bundle(bundle, threads=threads)
-        rows.append(row_of(make_report(opened, base, asked, known=known), opened.manifest))
+        if opened.fingerprint in done:
+            continue
+        print(f"{bundle} ...", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        known = known or Yardstick.of(base, asked.questions)
+        row = row_of(make_report(opened, base, asked, known=known), opened.manifest)
+        row["minutes"] = round((time.monotonic() - start) / 60, 1)
+        done[opened.fingerprint] = row
+        if resume is not None:
+            with resume.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({**identity, "bundle": opened.fingerprint, "row": row}) + "\n")
+    rows = [done[open_bundle(bundle, verify=False).fingerprint] for bundle in bundles]
     result = {
         "what": "bundles against the fp32 one of the same checkpoint, the same questions, greedy",
         "questions": len(asked.questions),
         "videos": len(asked.videos),
-        "accuracy_fp32": loss_of(known.outcomes, known.outcomes).accuracy,
-        "minutes": round((time.monotonic() - start) / 60, 1),
+        "accuracy_fp32": rows[0]["loss"]["yardstick_accuracy"],
         "rows": rows,
     }
     json.dump(result, sys.stdout, indent=2)
     print()
+
+
+def read_done(resume: Path | None, identity: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Fingerprint of a bundle -> its row, of those that were measured under the same circumstances."""
+    if resume is None or not resume.exists():
+        return {}
+    lines = [json.loads(line) for line in resume.read_text(encoding="utf-8").splitlines()]
+    return {line["bundle"]: line["row"] for line in lines if {**line, **identity} == line}
 
 
 if __name__ == "__main__":

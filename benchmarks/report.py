@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from report_calibration import planted_table, quantized_table
+from report_calibration import full_size_calibration_table, planted_table, quantized_table, rounding_table
 from report_devices import engine_build_table, where_run_table
 from report_peers import (
     peers_table,
@@ -225,7 +225,12 @@ TABLES = {
         "language": language_table,
         "peers": peers_table,
     },
-    "docs/CALIBRATION.md": {"quantized": quantized_table, "planted": planted_table},
+    "docs/CALIBRATION.md": {
+        "full size": full_size_calibration_table,
+        "rounding": rounding_table,
+        "quantized": quantized_table,
+        "planted": planted_table,
+    },
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table, "where": where_run_table},
     "docs/PEERS.md": {

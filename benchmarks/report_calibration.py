@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Any
+
 from result_tables import read_result, table
 
 
@@ -15,7 +19,7 @@ def quantized_table() -> str:
         sure = "" if gate["is_decided"] else ", not decided"
         rows.append(
             [
-                row["precision"],
+                precision_text(row),
                 f"{row['megabytes']:.1f} MB",
                 f"{100 * loss['accuracy']:.1f} %",
                 f"{0.0 - row['drop']:+.2f} ± {row['drop_error']:.2f}",
@@ -30,6 +34,30 @@ def quantized_table() -> str:
     head = ["precision", "bundle", "right answers", "points", "gate", "same token", "KL, nats"]
     head.append(f"state after {result['rows'][0]['drift'][-1]['n_tokens']} tokens")
     return table([*head, "build: pooled", "build: states"], rows)
+
+
+def precision_text(row: Mapping[str, Any]) -> str:
+    """The precision of a bundle, and what is not by default about it."""
+    parts = [row["precision"]]
+    smoothing = re.search(r"smoothing [a-z0-9.]+", row.get("method") or "")
+    if smoothing and row["precision"].endswith("-qdq"):
+        parts.append(smoothing[0])
+    if row.get("error_feedback"):
+        parts.append("error feedback")
+    return ", ".join(parts)
+
+
+def rounding_table() -> str:
+    """Error of outputs by error feedback over that of rounding each weight by itself."""
+    rows = [
+        [
+            f"`{kind}`",
+            str(row["weights"]),
+            *(f"{row[name]['mean']:.2f}, {row[name]['worst']:.2f}" for name in ("int8", "int4")),
+        ]
+        for kind, row in read_result("rounding")["rows"].items()
+    ]
+    return table(["layers", "weights", "int8: mean, worst", "int4: mean, worst"], rows)
 
 
 def limits_table() -> str:
@@ -61,6 +89,25 @@ def calibration_table() -> str:
     ]
     head = ["calibration", "error, nothing merged", "… with outliers", "right answers", "points", "KL, nats"]
     return table(head, rows)
+
+
+def full_size_calibration_table() -> str:
+    """What calibrating the 2B model takes."""
+    result = read_result("full_size_calibration")
+    head = [
+        "clips",
+        "frames",
+        "tokens in runs",
+        "one by one",
+        "tensors",
+        "threads",
+        "time",
+        "peak memory",
+        "… anonymous",
+    ]
+    row = [str(result[name]) for name in ("clips", "frames", "tokens", "steps", "tensors", "threads")]
+    memory = [f"{result[name] * 2**20 / 1e9:.1f} GB" for name in ("peak_rss_mib", "peak_anonymous_mib")]
+    return table(head, [[*row, f"{result['minutes']:.0f} min", *memory]])
 
 
 def planted_table() -> str:

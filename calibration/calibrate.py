@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +27,7 @@ from aurora_export.calibration.scales_file import (
 )
 from aurora_export.calibration.sites import Site, find_sites
 from aurora_export.calibration.smoothing import divided_parameters, smoothing_factors, weight_maxima
+from aurora_export.calibration.smoothing_choice import chosen_factors
 from aurora_export.calibration.streaming_pass import Pass, Seen, working_folder
 from aurora_export.calibration.tensor_statistics import TensorStatistics
 from aurora_export.errors import IncompatibleError, ResourceError, UsageError
@@ -57,15 +58,15 @@ class Method:
 
     name: str = "mse"
     percentile: float = DEFAULT_PERCENTILE
-    smoothing: float | None = None
-    """alpha of SmoothQuant, 0 to 1; None: no smoothing"""
+    smoothing: float | Literal["auto"] | None = None
+    """alpha of SmoothQuant, 0 to 1; auto: only where it is expected to help; None: no smoothing"""
     moments_of: tuple[str, ...] = ()
     """patterns of sites whose second moments are kept, for error feedback"""
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
             raise UsageError(f"method {self.name}: unknown", hint=f"one of {', '.join(METHODS)}")
-        if self.smoothing is not None and not 0 <= self.smoothing <= 1:
+        if isinstance(self.smoothing, float | int) and not 0 <= self.smoothing <= 1:
             raise UsageError(f"smoothing is {self.smoothing:g}; from 0 to 1 is possible")
         if not 50 <= self.percentile <= 100:
             raise UsageError(f"percentile is {self.percentile:g}; from 50 to 100 is possible")
@@ -73,7 +74,8 @@ class Method:
     def __str__(self) -> str:
         """As the scale file names it."""
         name = f"percentile {self.percentile:g}" if self.name == "percentile" else self.name
-        smoothing = "" if self.smoothing is None else f", smoothing {self.smoothing:g}"
+        alpha = self.smoothing
+        smoothing = "" if alpha is None else f", smoothing {alpha if isinstance(alpha, str) else format(alpha, 'g')}"
         return name + smoothing + (f", moments of {' '.join(self.moments_of)}" if self.moments_of else "")
 
     def wants_moments(self, site: str) -> bool:
@@ -228,17 +230,19 @@ def _range_of(name: str, site: Site, statistics: TensorStatistics, graph: ir.Gra
     n_dead = statistics.n_dead_channels
     if n_dead:
         _log.debug("%s: %d of %d channels are zero throughout", name, n_dead, len(statistics.channel_maxima))
+    ends = {
+        kind: choose_range(statistics, kind, method=method.name, percentile=method.percentile)
+        for kind in ("int8", "fp8")
+    }
     factors = None
     if method.smoothing is not None and divided_parameters(name, graph) is not None:
-        factors = smoothing_factors(statistics.channel_maxima, weight_maxima(site), method.smoothing)
+        if method.smoothing == "auto":
+            factors = chosen_factors(site, statistics, ends["int8"])
+        else:
+            factors = smoothing_factors(statistics.channel_maxima, weight_maxima(site), method.smoothing)
+    if factors is not None:
         # Of smoothed channels only the maxima are known; outliers, which the other methods clip, are gone.
-        end = float((statistics.channel_maxima / factors).max())
-        ends = dict.fromkeys(("int8", "fp8"), end)
-    else:
-        ends = {
-            kind: choose_range(statistics, kind, method=method.name, percentile=method.percentile)
-            for kind in ("int8", "fp8")
-        }
+        ends = dict.fromkeys(ends, float((statistics.channel_maxima / factors).max()))
     smoothing = None if factors is None else tuple(float(factor) for factor in factors)
     return TensorRange(**ends, maximum=statistics.maximum, dead_channels=n_dead, smoothing=smoothing)
 

@@ -86,6 +86,12 @@ def _squared_errors(statistics: TensorStatistics, ends: np.ndarray, levels: np.n
     return np.array([counts @ np.square(levels[_levels_of_bins(centres, end, levels)] * end - centres) for end in ends])
 
 
+def squared_error(statistics: TensorStatistics, kind: str, end: float) -> float:
+    """Mean over all values of the squared error of rounding and clipping, where the codes of a type end at `end`."""
+    total = _squared_errors(statistics, np.array([end]), levels_of(kind))[0]
+    return float(total / max(int(statistics.counts.sum()), 1))
+
+
 def _divergences(statistics: TensorStatistics, ends: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """Kullback-Leibler divergence of the quantized distribution from the whole one, for each end.
 

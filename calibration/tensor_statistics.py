@@ -19,6 +19,8 @@ class TensorStatistics:
         self.bin_width = 0.0
         """0 while nothing but zeros was seen: they are in the first bin"""
         self.channel_maxima = np.zeros(n_channels, np.float32)
+        self.channel_squares = np.zeros(n_channels, np.float64)
+        """sums of squares"""
         self.n_rows = self.n_zeros = 0
         """n_zeros: values, in the first bin, that every code has exactly"""
         self.moments = np.zeros((n_channels, n_channels), np.float32) if with_moments else None
@@ -49,6 +51,7 @@ class TensorStatistics:
         if not np.isfinite(maxima).all():
             raise ValueError("a value is not finite")
         np.maximum(self.channel_maxima, maxima, out=self.channel_maxima)
+        self.channel_squares += np.einsum("rc,rc->c", rows, rows)
         self._widen(float(maxima.max()))
         self.n_rows += len(rows)
         self.n_zeros += absolute.size - int(np.count_nonzero(absolute))
@@ -79,6 +82,7 @@ class TensorStatistics:
             "counts": self.counts,
             "bin_width": np.array(self.bin_width),
             "channel_maxima": self.channel_maxima,
+            "channel_squares": self.channel_squares,
             "n_rows": np.array(self.n_rows),
             "n_zeros": np.array(self.n_zeros),
         }
@@ -89,6 +93,7 @@ class TensorStatistics:
         """What `arrays` gave."""
         found = cls(len(arrays["channel_maxima"]))
         found.counts, found.channel_maxima = arrays["counts"].copy(), arrays["channel_maxima"].copy()
+        found.channel_squares = arrays["channel_squares"].copy()
         found.bin_width, found.n_rows = float(arrays["bin_width"]), int(arrays["n_rows"])
         found.n_zeros = int(arrays["n_zeros"])
         found.moments = arrays["moments"].copy() if "moments" in arrays else None

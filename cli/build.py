@@ -18,14 +18,12 @@ from aurora_export.cli.build_engines import (
     target_options,
 )
 from aurora_export.cli.build_gate import gate, gate_options
+from aurora_export.cli.build_quantization import check_quantization, opened_calibration, quantization_options
 from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import DependencyError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aurora_export.export.quantizer import Quantizer
     from aurora_export.manifest import Manifest, Precision
 
 Settings = dict[str, dict[str, Any]]
@@ -34,9 +32,6 @@ Settings = dict[str, dict[str, Any]]
 NEEDED = ("torch", "onnx", "onnxscript", "onnxruntime")
 PRECISIONS = ("fp32", "fp16", "int8", "fp8", "int4")
 """Of graphs without --scales those of the manifest, which is not imported for --help."""
-
-NEED_SCALES = ("fp8",)
-WITH_SCALES = ("int8", "int4", *NEED_SCALES)
 
 INSTALL = "pip install 'aurora-export[export,cpu]'"
 
@@ -56,10 +51,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--set", "settings", multiple=True, metavar="SECTION.KEY=VALUE", help="Change one setting; repeatable.")
 @click.option("--token-kept-ratio", type=float, metavar="RATIO", help="Short for --set merge.kept_ratio=RATIO.")
 @click.option("--precision", type=click.Choice(PRECISIONS), default="fp32", show_default=True, help="Of the graphs.")
-@click.option("--scales", type=_PATH, metavar="FILE", help="Quantize activations too, explicitly: see calibrate.")
-@click.option("--keep", multiple=True, metavar="GROUP", help="With --scales: leave layers float, as language.*.att.o.")
-@click.option("--rest", type=click.Choice(("fp32", "fp16")), help="With --scales: of all else.  [default: fp32]")
-@click.option("--error-feedback", is_flag=True, help="With --scales: round weights by second moments.")
+@quantization_options
 @click.option("--target", metavar="NAME", help="Build engines for a BUNDLE: tensorrt, orin, thor or tensorrt-rtx.")
 @target_options
 @click.option("--max-drop", type=float, metavar="POINTS", help="Fail if the answers lose more against fp32.")
@@ -80,7 +72,6 @@ def build_command(
     settings: tuple[str, ...],
     token_kept_ratio: float | None,
     precision: str,
-    scales: Path | None,
     target: str | None,
     **others: Any,  # those of engines, of quantization and of the gate, which are checked together
 ) -> None:
@@ -99,7 +90,7 @@ def build_command(
     refuse_target_options(context)
     if out is None:
         raise UsageError("no --out", hint="give --out NAME.aurora, the bundle to write")
-    _check_quantization(context, precision, scales)
+    check_quantization(context.params)
     overrides = _overrides(settings, token_kept_ratio)
     if checkpoint is None and not (language and vision and projector):
         raise UsageError("no checkpoint", hint="give CHECKPOINT, or --language, --vision and --projector")
@@ -111,7 +102,7 @@ def build_command(
     from aurora_export.model.checkpoint import CheckpointSource, open_checkpoint
 
     check_destination(out)
-    quantizer = None if scales is None else _open_quantizer(context.params)
+    quantizer, feedback = opened_calibration(context.params)
     source = CheckpointSource(
         path=checkpoint, language=language, vision=vision, projector=projector, vocabulary=vocabulary
     )
@@ -125,34 +116,15 @@ def build_command(
         of_graphs = cast("Precision", precision) if quantizer is None else quantizer.precision
         with gate(gate_asked, loaded, progress) as accept:
             manifest = build_bundle(
-                loaded, out, precision=of_graphs, quantizer=quantizer, progress=progress, accept=accept
+                loaded,
+                out,
+                precision=of_graphs,
+                quantizer=quantizer,
+                feedback=feedback,
+                progress=progress,
+                accept=accept,
             )
     click.echo(_summary(out, manifest, [] if accept is None else accept.lines))
-
-
-def _open_quantizer(params: Mapping[str, Any]) -> Quantizer:
-    from aurora_export.export.quantizer import open_quantizer
-
-    return open_quantizer(
-        params["scales"],
-        params["precision"],
-        keep=params["keep"],
-        rest=params["rest"] or "fp32",
-        error_feedback=params["error_feedback"],
-    )
-
-
-def _check_quantization(context: click.Context, precision: str, scales: Path | None) -> None:
-    """Raise UsageError for options of explicit quantization without scales, and for scales without a use."""
-    if scales is not None:
-        if precision not in WITH_SCALES:
-            raise UsageError(f"--scales has no use at {precision}", hint=f"give --precision {' or '.join(WITH_SCALES)}")
-        return
-    if precision in NEED_SCALES:
-        raise UsageError(f"--precision {precision} needs --scales", hint="aurora-export calibrate makes them")
-    for name in ("keep", "rest", "error_feedback"):
-        if context.params[name]:
-            raise UsageError(f"--{name.replace('_', '-')} has no meaning without --scales", hint="leave it out")
 
 
 def _overrides(settings: tuple[str, ...], token_kept_ratio: float | None) -> Settings:

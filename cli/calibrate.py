@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -22,13 +22,26 @@ NEEDED = ("onnx", "onnxruntime", "onnx_ir", "ml_dtypes")
 INSTALL = "pip install 'aurora-export[export,cpu]'"
 
 
+class Alpha(click.ParamType):
+    """A number, or `auto`."""
+
+    name = "alpha"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """As `Method.smoothing` takes it; its range is checked there."""
+        try:
+            return value if value == "auto" else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number from 0 to 1, and not auto", param, ctx)
+
+
 @click.command("calibrate", cls=Subcommand)
 @click.argument("bundle", type=PATH)
 @click.option("--data", type=PATH, required=True, metavar="PATH", help="Folder of videos, or JSONL: video, prompt.")
 @click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="The scale file to write, as scales.json.")
 @click.option("--method", type=click.Choice(METHODS), default="mse", show_default=True, help="How ranges are chosen.")
 @click.option("--percentile", type=float, metavar="P", help="Of values not clipped, for that method.  [default: 99.99]")
-@click.option("--smooth", type=float, metavar="ALPHA", help="Even out channels, 0 to 1; 0.5 is usual.  [default: not]")
+@click.option("--smooth", type=Alpha(), help="Even out channels, 0 to 1, or auto: where it helps.  [default: not]")
 @click.option(
     "--second-moments",
     multiple=True,
@@ -45,7 +58,7 @@ def calibrate_command(
     out: Path,
     method: str,
     percentile: float | None,
-    smooth: float | None,
+    smooth: float | Literal["auto"] | None,
     second_moments: tuple[str, ...],
     num_frames: int,
     max_tokens: int,

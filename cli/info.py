@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,15 @@ from aurora_export.cli.program import Subcommand
 
 if TYPE_CHECKING:
     from aurora_export.contract import TensorSpec
-    from aurora_export.manifest import Manifest
+    from aurora_export.manifest import Manifest, Quantization
     from aurora_export.runtime.state import StateFile
     from aurora_export.runtime.timeline import Checkpoint
 
 PLAIN_WIDTH = 160
 """Columns where stdout is no terminal: a digest is not broken into two lines."""
+
+_OF_A_BLOCK = re.compile(r"([^.]+\.)([0-9]{1,6})(\..+)")
+"""A group of layers: before the number of its block, the number, after it."""
 
 
 @click.command("info", cls=Subcommand)
@@ -140,8 +144,44 @@ def _sections(manifest: Manifest) -> Iterator[tuple[str, list[tuple[str, str]]]]
         versions = [f"{package} {version}" for package, version in variant.builder.items()]
         rows = [("compute capability", ", ".join(variant.compute_capabilities)), ("built with", ", ".join(versions))]
         yield f"engines for {target}", rows + list(variant.files.items())
+    if manifest.quantization is not None:
+        yield "quantization", list(_quantization_rows(manifest.quantization))
     yield "errors against the reference", [("", line) for line in lines_of(manifest.verification)]
     yield "built with", list(manifest.tools.items())
+
+
+def _quantization_rows(found: Quantization) -> Iterator[tuple[str, str]]:
+    yield "ranges chosen by", found.method
+    yield "quantized", ", ".join(_by_kind(found.groups)) or "nothing"
+    yield "left in float", ", ".join(_by_kind(found.kept)) or "nothing"
+    yield "all else computes in", found.rest
+    yield (
+        "weights rounded",
+        "with error feedback, where moments are known" if found.error_feedback else "to the nearest",
+    )
+    yield "residual stream on the clips", f"up to {found.residual_maximum:g}"
+
+
+def _by_kind(groups: Iterable[str]) -> list[str]:
+    """Groups of layers as a person reads them: `language.0-23.att.r` for that of every block."""
+    kinds: dict[tuple[str, str], list[int]] = {}
+    for group in groups:
+        if match := _OF_A_BLOCK.fullmatch(group):
+            kinds.setdefault((match[1], match[3]), []).append(int(match[2]))
+        else:
+            kinds[group, ""] = []
+    return [before + _spans(blocks) + after for (before, after), blocks in kinds.items()]
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """`0-3,5` of 0, 1, 2, 3, 5."""
+    spans: list[list[int]] = []
+    for number in sorted(numbers):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
 
 
 def _operators_here() -> str:

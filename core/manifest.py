@@ -90,7 +90,7 @@ class EngineVariant(Section):
 
 
 class Quantization(Section):
-    """What was written into graphs of a precision that ends in `-qdq`."""
+    """What a calibration did to the graphs: of a precision that ends in `-qdq`, or by error feedback."""
 
     rest: Literal["fp32", "fp16"] = Field(description="of what is not quantized")
     method: str = Field(description="by which the ranges were chosen")
@@ -114,7 +114,9 @@ class Manifest(Section):
     digests: dict[str, FileEntry] = Field(description="every file of the bundle but this one")
     layer_outputs: dict[str, list[str]] = Field(description="graph -> names of the residual stream after each block")
     residual_divisor: int = Field(default=1, ge=1, description="by which the language graph's is smaller (fp16)")
-    quantization: Quantization | None = Field(default=None, description="of a precision that ends in -qdq")
+    quantization: Quantization | None = Field(
+        default=None, description="by a calibration: of -qdq, or with error feedback"
+    )
     tools: dict[str, str] = Field(description="versions of the packages that built it")
     verification: Verification
     engines: dict[str, EngineVariant] = Field(default={}, description="target -> what was built for it")

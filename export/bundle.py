@@ -21,6 +21,7 @@ from aurora_export import __version__
 from aurora_export.contract import graphs
 from aurora_export.errors import ResourceError, UsageError
 from aurora_export.export.comparison import require_within_limits
+from aurora_export.export.feedback_rounding import FeedbackRounding
 from aurora_export.export.free_memory import return_free_memory
 from aurora_export.export.graph_lint import MAX_OPSET, lint
 from aurora_export.export.graphs import build_graphs
@@ -109,6 +110,7 @@ def build_bundle(
     *,
     precision: Precision = "fp32",
     quantizer: Quantizer | None = None,
+    feedback: FeedbackRounding | None = None,
     progress: ProgressReporter | None = None,
     accept: Callable[[Path], Manifest] | None = None,
 ) -> Manifest:
@@ -117,6 +119,7 @@ def build_bundle(
     accept: called with the folder of the finished bundle before it is put in place. It may add to it, returns its
     manifest, and ends the build by raising.
     quantizer: what writes a precision that ends in `-qdq`; None for the others.
+    feedback: what rounds the weights of int8 and int4, if not each by itself.
     Raises UsageError (`out` is something else than a bundle), ResourceError (disk or memory), AccuracyError (the
     graphs differ from the reference by more than the limit), GraphError (the export broke a rule).
     """
@@ -130,7 +133,7 @@ def build_bundle(
         phases = _Phases(progress)
         for relative in (*FILES.values(), REPORT, *([SCALES] if quantizer is not None else [])):
             (folder / relative).parent.mkdir(exist_ok=True)
-        layer_outputs = _write_graphs(loaded.model, folder, phases, precision, quantizer)
+        layer_outputs = _write_graphs(loaded.model, folder, phases, precision, quantizer, feedback)
         if quantizer is not None:
             quantizer.write_scales(folder / SCALES)
         phases.begin("write embeddings")
@@ -156,6 +159,7 @@ def build_bundle(
             name=out.stem,
             precision=precision,
             quantizer=quantizer,
+            feedback=feedback,
         )
         if accept is not None:
             phases.begin("measure what is lost")
@@ -185,13 +189,25 @@ def _is_matrix(name: str, parameter: Tensor) -> bool:
 
 
 def _write_graphs(
-    model: AuroraModel, folder: Path, phases: _Phases, precision: Precision, quantizer: Quantizer | None
+    model: AuroraModel,
+    folder: Path,
+    phases: _Phases,
+    precision: Precision,
+    quantizer: Quantizer | None,
+    feedback: FeedbackRounding | None,
 ) -> dict[str, list[str]]:
     """Export and lint both graphs; returns the names of their residual streams."""
     to_export = build_graphs(model)
     for name, graph in to_export.items():
         phases.begin(f"export {name}")
-        export_onnx(graph, folder / FILES[name], phases.share_done, precision=precision, quantizer=quantizer)
+        export_onnx(
+            graph,
+            folder / FILES[name],
+            phases.share_done,
+            precision=precision,
+            quantizer=quantizer,
+            feedback=feedback,
+        )
         lint(folder / FILES[name], graph, max_opset=quantizer.opset if quantizer is not None else MAX_OPSET)
     return {name: list(graph.layer_outputs) for name, graph in to_export.items()}
 
@@ -219,6 +235,7 @@ def _write_manifest(
     name: str,
     precision: Precision,
     quantizer: Quantizer | None,
+    feedback: FeedbackRounding | None,
 ) -> Manifest:
     """Write the report, then the digests of everything."""
     tools = {tool: version(tool) for tool in TOOLS}
@@ -226,6 +243,7 @@ def _write_manifest(
     report = {"phase_seconds": phases.seconds(), "warnings": list(loaded.warnings), "tools": tools}
     (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     phases.begin("compute digests")
+    by_calibration = quantizer or feedback
     manifest = Manifest(
         name=name,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -239,7 +257,7 @@ def _write_manifest(
         residual_divisor=(
             residual_divisor(precision, layer_outputs["language"]) if quantizer is None else quantizer.residual_divisor
         ),
-        quantization=None if quantizer is None else quantizer.description(),
+        quantization=None if by_calibration is None else by_calibration.description(),
         tools=tools,
         verification=verification,
     )

@@ -16,6 +16,7 @@ import onnx_ir as ir
 import torch
 
 from aurora_export import __version__
+from aurora_export.export.feedback_rounding import FeedbackRounding
 from aurora_export.export.fuse_attention import fuse_attention
 from aurora_export.export.fuse_blocks import fuse_blocks
 from aurora_export.export.gather_rows import gather_rows
@@ -23,6 +24,7 @@ from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
 from aurora_export.export.low_rank import quantize_low_rank
 from aurora_export.export.quantizer import Quantizer
+from aurora_export.export.rounding import round_weight
 from aurora_export.export.weight_only import quantize_weights
 from aurora_export.manifest import Precision
 from aurora_export.plugins import DOMAIN
@@ -49,10 +51,11 @@ def export_onnx(
     *,
     precision: Precision = "fp32",
     quantizer: Quantizer | None = None,
+    feedback: FeedbackRounding | None = None,
 ) -> None:
     """Trace a graph and write `path` and, beside it, `<path>.data` with the weights.
 
-    quantizer: for a precision that ends in `-qdq`.
+    quantizer: for a precision that ends in `-qdq`.  feedback: for int8 and int4, in the place of `round_weight`.
     progress: called with the share of the weights that is written.
     The same weights give the same bytes. Raises OSError as the file system does.
     """
@@ -60,7 +63,7 @@ def export_onnx(
     if quantizer is not None:
         quantizer.apply(model, graph)
     else:
-        _convert(model, graph, precision)
+        _convert(model, graph, precision, feedback)
     n_written = 0
 
     def count(_tensor: ir.TensorProtocol, info: ir.external_data.CallbackInfo) -> None:
@@ -86,13 +89,21 @@ def _largest_in_the_graph_file(model: ir.Model) -> int:
     return max((MIN_EXTERNAL_BYTES, *indices))
 
 
-def _convert(model: ir.Model, graph: Graph, precision: Precision) -> None:
-    """Give a float32 model another precision, in place; the weights are converted when they are written."""
+def _convert(model: ir.Model, graph: Graph, precision: Precision, feedback: FeedbackRounding | None) -> None:
+    """Give a float32 model another precision, in place; the weights are converted when they are written.
+
+    Raises IncompatibleError if what the feedback is by was measured on another model.
+    """
+    if feedback is not None:
+        feedback.require_graph(model, graph.name)
     if precision == "fp16":
         to_half(model, fold=residual_divisor(precision, graph.layer_outputs) if graph.name == "language" else 1)
     elif precision in ("int8", "int4"):
         # The vision tower has 8 bits in both: it is a fifth of the weights, and read once for a frame, not for a token.
-        quantize_weights(model, bits=4 if precision == "int4" and graph.name == "language" else 8)
+        bits = 4 if precision == "int4" and graph.name == "language" else 8
+        names = quantize_weights(model, bits=bits, rounding=round_weight if feedback is None else feedback)
+        if feedback is not None:
+            feedback.note(names)
         if graph.name == "vision":
             fuse_attention(model, len(graph.layer_outputs))
             gather_rows(model)

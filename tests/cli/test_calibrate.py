@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from aurora_export.cli import main
-from aurora_export.cli.build import WITH_SCALES
+from aurora_export.cli.build_quantization import WITH_SCALES
 from aurora_export.cli.calibrate import METHODS
 from handmade_video import write_video
 from named_bundle import write_named_bundle
@@ -72,6 +72,7 @@ def test_bad_data(refused, named, clips, tmp_path):
         (("--threads", 0), "--threads is 0"),
         (("--num-frames", 0), "num_frames is 0"),
         (("--smooth", 2), "smoothing is 2"),
+        (("--smooth", "some"), "invalid value for '--smooth': 'some' is no number"),
         (("--second-moments", "language.9.*"), "no site is called language.9.*"),
     ],
 )
@@ -92,7 +93,11 @@ def test_a_place_that_is_none(refused, named, clips, tmp_path):
         (("--precision", "fp16", "--scales", "s.json"), "--scales has no use at fp16"),
         (("--keep", "language.head"), "--keep has no meaning without --scales"),
         (("--rest", "fp16"), "--rest has no meaning without --scales"),
-        (("--error-feedback",), "--error-feedback has no meaning without --scales"),
+        (("--error-feedback",), "--error-feedback has no use at fp32"),
+        (("--precision", "int4", "--error-feedback"), "--error-feedback needs second moments"),
+        (("--precision", "int4", "--moments", "s.json"), "--moments is for --error-feedback"),
+        (("--precision", "int8", "--error-feedback", "--moments", "none.json"), "none.json: no such file"),
+        (("--precision", "int8", "--scales", "s.json", "--moments", "s.json"), "--moments is for builds without"),
         (("--precision", "int8", "--scales", "none.json"), "none.json: no such file"),
     ],
 )

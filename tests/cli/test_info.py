@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from aurora_export.manifest import Manifest, read_manifest
+from aurora_export.manifest import Manifest, Quantization, read_manifest, write_manifest
 from aurora_export.runtime.session import Aurora
 from aurora_export.runtime.state import StateHeader, read_state_header
 from handmade_bundle import FILES
@@ -27,6 +27,32 @@ def test_tables_for_people(bundle, invoke):
     for section in ("vision", "merge", "frames", "projector", "language", "prompt"):
         for key in getattr(manifest.config, section).model_dump():
             assert f"{key} " in result.stdout
+
+
+def test_what_a_calibration_wrote(bundle_copy, invoke):
+    assert "left in float" not in invoke("info", bundle_copy).stdout
+    groups = [f"language.{i}.att.r" for i in (0, 1, 2, 4)]
+    described = Quantization(
+        rest="fp16",
+        method="mse, smoothing 0.5",
+        groups=(*groups, "language.head", "language.9999999.{0.__class__}"),
+        kept=("vision.patch", "vision.1.qkv"),
+        error_feedback=True,
+        residual_maximum=123.5,
+    )
+    write_manifest(bundle_copy, read_manifest(bundle_copy).model_copy(update={"quantization": described}))
+    shown = {}
+    for line in invoke("info", bundle_copy).stdout.splitlines():
+        key, _, value = line.strip().partition("  ")
+        shown[key] = value.strip()
+    assert shown["ranges chosen by"] == "mse, smoothing 0.5"
+    assert shown["quantized"] == "language.0-2,4.att.r, language.head, language.9999999.{0.__class__}"
+    assert shown["left in float"] == "vision.patch, vision.1.qkv"
+    assert shown["all else computes in"] == "fp16"
+    assert shown["weights rounded"].startswith("with error feedback")
+    assert shown["residual stream on the clips"] == "up to 123.5"
+    in_json = json.loads(invoke("info", bundle_copy, "--json").stdout)["quantization"]
+    assert Quantization.model_validate(in_json) == described
 
 
 def test_only_the_manifest_is_read(bundle_copy, invoke):

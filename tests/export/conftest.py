@@ -121,9 +121,15 @@ def quantized_before(built6: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes a build quantize the RWKV-6 graphs that were exported before, instead of exporting them again."""
 
     def quantize_graph(
-        graph: Graph, path: Path, _progress: object = None, *, precision: Precision, quantizer: Quantizer
+        graph: Graph,
+        path: Path,
+        _progress: object = None,
+        *,
+        precision: Precision,
+        quantizer: Quantizer,
+        feedback: None,
     ) -> None:
-        assert precision == quantizer.precision
+        assert precision == quantizer.precision and feedback is None
         model = ir.load(built6.path / f"onnx/{graph.name}.onnx")
         quantizer.apply(model, graph)
         ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
