@@ -61,10 +61,10 @@ CPP_TOOLS := $(if $(shell command -v cmake),,$(VENV)/installed-dev-cpp)
 ONNXRUNTIME_LIBRARY = $(abspath $(wildcard $(VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.*))
 CPP_TEST = AURORA_ONNXRUNTIME=$(ONNXRUNTIME_LIBRARY) AURORA_TEST_BUNDLE=$(CURDIR)/$(BUNDLE)
 
-# Arguments: folder in build/, arguments of cmake.
+# Arguments: folder in build/, arguments of cmake, and of its build.
 define BUILD_CPP
 	@$(CPP_CMAKE) -S runtime/cpp -B build/$(1) $(2) >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
-	@MAKEFLAGS= $(CPP_CMAKE) --build build/$(1) --parallel 2 >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
+	@MAKEFLAGS= $(CPP_CMAKE) --build build/$(1) --parallel 2 $(3) >build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
 endef
 
 $(BUNDLE): | $(VENV)/installed-dev
@@ -160,6 +160,7 @@ $(CPP_AARCH64)/unpacked: constraints.txt | $(BIN)/python
 cppaarch64: $(VENV)/installed-dev build/cpp-headers $(CPP_TOOLS) $(CPP_AARCH64)/unpacked $(BUNDLE)  ## cross-compile libaurora, and ask under emulation
 	@command -v $(AARCH64_CXX) >/dev/null || { echo "no $(AARCH64_CXX): apt install g++-aarch64-linux-gnu" >&2; exit 1; }
 	@echo "==> $(AARCH64_CXX): libaurora in build/cpp-aarch64"
+	$(call BUILD_CPP,cpp,,--target aurora-run)
 	$(call BUILD_CPP,cpp-aarch64,--toolchain $(CURDIR)/runtime/cpp/cmake/aarch64.cmake)
 	@$(BIN)/python tests/runtime/cpp/emulated.py $(BUNDLE) build/cpp build/cpp-aarch64 $(CPP_AARCH64)
 

@@ -160,28 +160,45 @@ AURORA_INLINE void float_tile_rows(std::size_t n_rows, const float* x, std::size
     }
 }
 
+constexpr std::size_t INPUTS_AT_ONCE = 256, FLOAT_STRIP = FLOAT_VECTORS * LANES;
+
+// One strip of columns, V vectors wide, of some inputs: all rows.
+template <std::size_t V, typename Weight>
+AURORA_INLINE void multiply_strip(const float* x, std::size_t x_stride, std::size_t n_rows, const Weight* weights,
+                                  std::size_t weight_stride, std::size_t n_inputs, float* y, std::size_t y_stride) {
+    for (std::size_t r = 0; r < n_rows; r += FLOAT_ROWS) {
+        const std::size_t n = n_rows - r < FLOAT_ROWS ? n_rows - r : FLOAT_ROWS;
+        float_tile_rows<V>(n, x + r * x_stride, x_stride, weights, weight_stride, n_inputs, y + r * y_stride, y_stride);
+    }
+}
+
+// Where rows are many, codes become floats once for all of them.
+template <std::size_t V>
+AURORA_INLINE void multiply_strip(const float* x, std::size_t x_stride, std::size_t n_rows, const std::int8_t* codes,
+                                  std::size_t code_stride, std::size_t n_inputs, float* y, std::size_t y_stride) {
+    if (n_rows <= FLOAT_ROWS)
+        return multiply_strip<V, std::int8_t>(x, x_stride, n_rows, codes, code_stride, n_inputs, y, y_stride);
+    float floats[INPUTS_AT_ONCE * FLOAT_STRIP];
+    for (std::size_t k = 0; k < n_inputs; ++k)
+        for (std::size_t v = 0; v < V; ++v)
+            store(floats + (k * V + v) * LANES, load_weights(codes + k * code_stride + v * LANES));
+    multiply_strip<V, float>(x, x_stride, n_rows, floats, V * LANES, n_inputs, y, y_stride);
+}
+
 // y (n_rows, n_outputs) = x (n_rows, n_inputs) times weights (n_inputs, n_outputs), each with its distance of rows.
 template <typename Weight>
 AURORA_INLINE void multiply_weights(const float* x, std::size_t x_stride, std::size_t n_rows, const Weight* weights,
                                     std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
                                     std::size_t y_stride) {
-    constexpr std::size_t INPUTS_AT_ONCE = 256, STEP = FLOAT_VECTORS * LANES;
     for (std::size_t r = 0; r < n_rows; ++r) std::memset(y + r * y_stride, 0, n_outputs * sizeof(float));
     for (std::size_t k = 0; k < n_inputs; k += INPUTS_AT_ONCE) {
         const std::size_t n_some = n_inputs - k < INPUTS_AT_ONCE ? n_inputs - k : INPUTS_AT_ONCE;
         const Weight* some = weights + k * weight_stride;
         std::size_t column = 0;
-        for (; column + LANES <= n_outputs; column += column + STEP <= n_outputs ? STEP : LANES) {
-            for (std::size_t r = 0; r < n_rows; r += FLOAT_ROWS) {
-                const std::size_t n = n_rows - r < FLOAT_ROWS ? n_rows - r : FLOAT_ROWS;
-                const float* from = x + r * x_stride + k;
-                float* to = y + r * y_stride + column;
-                if (column + STEP <= n_outputs)
-                    float_tile_rows<FLOAT_VECTORS>(n, from, x_stride, some + column, weight_stride, n_some, to, y_stride);
-                else
-                    float_tile_rows<1>(n, from, x_stride, some + column, weight_stride, n_some, to, y_stride);
-            }
-        }
+        for (; column + FLOAT_STRIP <= n_outputs; column += FLOAT_STRIP)
+            multiply_strip<FLOAT_VECTORS>(x + k, x_stride, n_rows, some + column, weight_stride, n_some, y + column, y_stride);
+        for (; column + LANES <= n_outputs; column += LANES)
+            multiply_strip<1>(x + k, x_stride, n_rows, some + column, weight_stride, n_some, y + column, y_stride);
         for (; column < n_outputs; ++column)
             for (std::size_t r = 0; r < n_rows; ++r)
                 for (std::size_t i = 0; i < n_some; ++i)

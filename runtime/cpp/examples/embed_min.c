@@ -25,7 +25,8 @@ int main(int argc, char** argv) {
     else if (aurora_session_new(model, &session) != AURORA_OK)
         failed = fail("aurora_session_new", aurora_session_last_error(session));
     for (int i = 0; i < N_FRAMES && !failed; ++i) {
-        aurora_frame frame = {sizeof frame, {pixels}, {0}, SIDE, SIDE, AURORA_RGB24, 0, AURORA_MEMORY_HOST, 1, i};
+        aurora_frame frame = {.size = sizeof frame, .data = {pixels}, .width = SIDE, .height = SIDE,
+                              .format = AURORA_RGB24, .has_time = 1, .time_s = i};
         memset(pixels, 60 * i, sizeof pixels);
         if (aurora_session_watch(session, &frame, NULL) != AURORA_OK)
             failed = fail("aurora_session_watch", aurora_session_last_error(session));
