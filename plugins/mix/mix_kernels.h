@@ -119,15 +119,21 @@ AURORA_INLINE Floats load_weights(const std::int8_t* from) {
     return to_floats(widen(from));  // by the level: GCC 12 makes a loop of a conversion from 8 bits to 32
 }
 
+// What is done with the sums of some inputs: begun, or added to those in y; scaled, if they are whole and have scales.
+struct SumsOf {
+    bool is_first;
+    const float* scales;  // of the tile's columns, or null
+};
+
 // R rows times V vectors of columns; sums in registers over all inputs.
 template <std::size_t R, std::size_t V, typename Weight>
 AURORA_INLINE void float_tile(const float* x, std::size_t x_stride, const Weight* weights, std::size_t weight_stride,
-                              std::size_t n_inputs, float* y, std::size_t y_stride) {
+                              std::size_t n_inputs, const SumsOf& of, float* y, std::size_t y_stride) {
     Floats sums[R][V];
     AURORA_UNROLL
     for (std::size_t r = 0; r < R; ++r) {
         AURORA_UNROLL
-        for (std::size_t v = 0; v < V; ++v) sums[r][v] = load(y + r * y_stride + v * LANES);
+        for (std::size_t v = 0; v < V; ++v) sums[r][v] = of.is_first ? Floats{} : load(y + r * y_stride + v * LANES);
     }
     for (std::size_t k = 0; k < n_inputs; ++k, weights += weight_stride) {
         Floats w[V];
@@ -141,82 +147,103 @@ AURORA_INLINE void float_tile(const float* x, std::size_t x_stride, const Weight
         }
     }
     AURORA_UNROLL
-    for (std::size_t r = 0; r < R; ++r) {
+    for (std::size_t v = 0; v < V; ++v) {
+        const Floats scale = of.scales != nullptr ? load(of.scales + v * LANES) : splat(1.0f);
         AURORA_UNROLL
-        for (std::size_t v = 0; v < V; ++v) store(y + r * y_stride + v * LANES, sums[r][v]);
+        for (std::size_t r = 0; r < R; ++r) store(y + r * y_stride + v * LANES, sums[r][v] * scale);
     }
 }
 
 template <std::size_t V, typename Weight>
 AURORA_INLINE void float_tile_rows(std::size_t n_rows, const float* x, std::size_t x_stride, const Weight* weights,
-                                   std::size_t weight_stride, std::size_t n_inputs, float* y, std::size_t y_stride) {
+                                   std::size_t weight_stride, std::size_t n_inputs, const SumsOf& of, float* y,
+                                   std::size_t y_stride) {
     switch (n_rows) {
-        case 1: return float_tile<1, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
-        case 2: return float_tile<2, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
-        case 3: return float_tile<3, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
-        case 4: return float_tile<4, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
-        case 5: return float_tile<5, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
-        default: return float_tile<FLOAT_ROWS, V>(x, x_stride, weights, weight_stride, n_inputs, y, y_stride);
+        case 1: return float_tile<1, V>(x, x_stride, weights, weight_stride, n_inputs, of, y, y_stride);
+        case 2: return float_tile<2, V>(x, x_stride, weights, weight_stride, n_inputs, of, y, y_stride);
+        case 3: return float_tile<3, V>(x, x_stride, weights, weight_stride, n_inputs, of, y, y_stride);
+        case 4: return float_tile<4, V>(x, x_stride, weights, weight_stride, n_inputs, of, y, y_stride);
+        case 5: return float_tile<5, V>(x, x_stride, weights, weight_stride, n_inputs, of, y, y_stride);
+        default: return float_tile<FLOAT_ROWS, V>(x, x_stride, weights, weight_stride, n_inputs, of, y, y_stride);
     }
 }
 
-constexpr std::size_t INPUTS_AT_ONCE = 256, FLOAT_STRIP = FLOAT_VECTORS * LANES;
-
-// One strip of columns, V vectors wide, of some inputs: all rows.
+// All rows, some at a time, times V vectors of columns.
 template <std::size_t V, typename Weight>
-AURORA_INLINE void multiply_strip(const float* x, std::size_t x_stride, std::size_t n_rows, const Weight* weights,
-                                  std::size_t weight_stride, std::size_t n_inputs, float* y, std::size_t y_stride) {
+static void multiply_columns(const float* x, std::size_t x_stride, std::size_t n_rows, const Weight* weights,
+                             std::size_t weight_stride, std::size_t n_inputs, const SumsOf& of, float* y,
+                             std::size_t y_stride) {
     for (std::size_t r = 0; r < n_rows; r += FLOAT_ROWS) {
         const std::size_t n = n_rows - r < FLOAT_ROWS ? n_rows - r : FLOAT_ROWS;
-        float_tile_rows<V>(n, x + r * x_stride, x_stride, weights, weight_stride, n_inputs, y + r * y_stride, y_stride);
+        float_tile_rows<V>(n, x + r * x_stride, x_stride, weights, weight_stride, n_inputs, of, y + r * y_stride, y_stride);
     }
 }
 
-// Where rows are many, codes become floats once for all of them.
 template <std::size_t V>
-AURORA_INLINE void multiply_strip(const float* x, std::size_t x_stride, std::size_t n_rows, const std::int8_t* codes,
-                                  std::size_t code_stride, std::size_t n_inputs, float* y, std::size_t y_stride) {
-    if (n_rows <= FLOAT_ROWS)
-        return multiply_strip<V, std::int8_t>(x, x_stride, n_rows, codes, code_stride, n_inputs, y, y_stride);
-    float floats[INPUTS_AT_ONCE * FLOAT_STRIP];
-    for (std::size_t k = 0; k < n_inputs; ++k)
+struct Vectors {
+    static constexpr std::size_t N = V;
+};
+
+constexpr std::size_t FLOAT_INPUTS = 256, MANY_FLOAT_ROWS = 3 * FLOAT_ROWS;
+
+// Integers for many rows become floats once, close together: fewer rows do not pay for it. The products are the same.
+template <std::size_t V>
+static void multiply_columns(const float* x, std::size_t x_stride, std::size_t n_rows, const std::int8_t* codes,
+                             std::size_t code_stride, std::size_t n_inputs, const SumsOf& of, float* y,
+                             std::size_t y_stride) {
+    if (n_rows <= MANY_FLOAT_ROWS)
+        return multiply_columns<V, std::int8_t>(x, x_stride, n_rows, codes, code_stride, n_inputs, of, y, y_stride);
+    alignas(64) float weights[FLOAT_INPUTS * V * LANES];
+    for (std::size_t k = 0; k < n_inputs; ++k) {
+        AURORA_UNROLL
         for (std::size_t v = 0; v < V; ++v)
-            store(floats + (k * V + v) * LANES, load_weights(codes + k * code_stride + v * LANES));
-    multiply_strip<V, float>(x, x_stride, n_rows, floats, V * LANES, n_inputs, y, y_stride);
+            store(weights + (k * V + v) * LANES, load_weights(codes + k * code_stride + v * LANES));
+    }
+    multiply_columns<V, float>(x, x_stride, n_rows, weights, V * LANES, n_inputs, of, y, y_stride);
 }
 
-// y (n_rows, n_outputs) = x (n_rows, n_inputs) times weights (n_inputs, n_outputs), each with its distance of rows.
+// y (n_rows, n_outputs) = x (n_rows, n_inputs) times weights (n_inputs, n_outputs), each with its distance of rows, times
+// a scale for each output, unless `scales` is null.
 template <typename Weight>
 AURORA_INLINE void multiply_weights(const float* x, std::size_t x_stride, std::size_t n_rows, const Weight* weights,
-                                    std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
-                                    std::size_t y_stride) {
-    for (std::size_t r = 0; r < n_rows; ++r) std::memset(y + r * y_stride, 0, n_outputs * sizeof(float));
-    for (std::size_t k = 0; k < n_inputs; k += INPUTS_AT_ONCE) {
-        const std::size_t n_some = n_inputs - k < INPUTS_AT_ONCE ? n_inputs - k : INPUTS_AT_ONCE;
+                                    const float* scales, std::size_t weight_stride, std::size_t n_inputs,
+                                    std::size_t n_outputs, float* y, std::size_t y_stride) {
+    if (n_inputs == 0)
+        for (std::size_t r = 0; r < n_rows; ++r) std::memset(y + r * y_stride, 0, n_outputs * sizeof(float));
+    for (std::size_t k = 0; k < n_inputs; k += FLOAT_INPUTS) {
+        const std::size_t n_some = n_inputs - k < FLOAT_INPUTS ? n_inputs - k : FLOAT_INPUTS;
         const Weight* some = weights + k * weight_stride;
+        const float* scales_now = k + n_some == n_inputs ? scales : nullptr;
         std::size_t column = 0;
-        for (; column + FLOAT_STRIP <= n_outputs; column += FLOAT_STRIP)
-            multiply_strip<FLOAT_VECTORS>(x + k, x_stride, n_rows, some + column, weight_stride, n_some, y + column, y_stride);
-        for (; column + LANES <= n_outputs; column += LANES)
-            multiply_strip<1>(x + k, x_stride, n_rows, some + column, weight_stride, n_some, y + column, y_stride);
+        const auto next = [&](auto width) __attribute__((always_inline)) {
+            constexpr std::size_t V = decltype(width)::N;
+            const SumsOf of = {k == 0, scales_now != nullptr ? scales_now + column : nullptr};
+            multiply_columns<V>(x + k, x_stride, n_rows, some + column, weight_stride, n_some, of, y + column, y_stride);
+            column += V * LANES;
+        };
+        while (column + FLOAT_VECTORS * LANES <= n_outputs) next(Vectors<FLOAT_VECTORS>{});
+        if constexpr (FLOAT_VECTORS > 2)
+            if (column + 2 * LANES <= n_outputs) next(Vectors<2>{});
+        while (column + LANES <= n_outputs) next(Vectors<1>{});
         for (; column < n_outputs; ++column)
-            for (std::size_t r = 0; r < n_rows; ++r)
+            for (std::size_t r = 0; r < n_rows; ++r) {
+                float total = k == 0 ? 0.0f : y[r * y_stride + column];
                 for (std::size_t i = 0; i < n_some; ++i)
-                    y[r * y_stride + column] += x[r * x_stride + k + i] * static_cast<float>(some[i * weight_stride + column]);
+                    total += x[r * x_stride + k + i] * static_cast<float>(some[i * weight_stride + column]);
+                y[r * y_stride + column] = scales_now != nullptr ? total * scales_now[column] : total;
+            }
     }
 }
 
 static void multiply_floats(const float* x, std::size_t x_stride, std::size_t n_rows, const float* weights,
                             std::size_t weight_stride, std::size_t n_inputs, std::size_t n_outputs, float* y,
                             std::size_t y_stride) {
-    multiply_weights(x, x_stride, n_rows, weights, weight_stride, n_inputs, n_outputs, y, y_stride);
+    multiply_weights(x, x_stride, n_rows, weights, nullptr, weight_stride, n_inputs, n_outputs, y, y_stride);
 }
 
 // The same with integers for weights, and a scale for each output.
 static void multiply_codes(const float* x, std::size_t x_stride, std::size_t n_rows, const std::int8_t* codes,
                            const float* scales, std::size_t code_stride, std::size_t n_inputs, std::size_t n_outputs,
                            float* y, std::size_t y_stride) {
-    multiply_weights(x, x_stride, n_rows, codes, code_stride, n_inputs, n_outputs, y, y_stride);
-    for (std::size_t r = 0; r < n_rows; ++r)
-        for (std::size_t n = 0; n < n_outputs; ++n) y[r * y_stride + n] *= scales[n];
+    multiply_weights(x, x_stride, n_rows, codes, scales, code_stride, n_inputs, n_outputs, y, y_stride);
 }

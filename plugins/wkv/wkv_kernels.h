@@ -22,6 +22,32 @@ AURORA_INLINE void exponentials(const float* log_decay, std::size_t size, float*
     }
 }
 
+// Ask for what a token some way on reads and writes: it lies a whole row of all heads away, where no prefetcher of the
+// hardware follows.
+constexpr std::size_t TOKENS_AHEAD = 4;
+AURORA_INLINE void prefetch_token(const WkvHead& head, std::size_t t) {
+    constexpr std::size_t LINE = 64 / sizeof(float);
+    if (t + TOKENS_AHEAD >= head.n_tokens) return;
+    const std::size_t first = (t + TOKENS_AHEAD) * head.row_stride;
+    for (std::size_t i = first; i < first + head.size; i += LINE) {
+        __builtin_prefetch(head.receptance + i);
+        __builtin_prefetch(head.key + i);
+        __builtin_prefetch(head.value + i);
+        __builtin_prefetch(head.log_decay + i);
+        __builtin_prefetch(head.output + i, 1);
+    }
+}
+
+// sum of r * k * u
+AURORA_INLINE float product_of_three(const float* r, const float* k, const float* u, std::size_t n) {
+    Floats sums = {};
+    float rest = 0;
+    std::size_t i = 0;
+    for (; i + LANES <= n; i += LANES) sums += load(r + i) * load(k + i) * load(u + i);
+    for (; i < n; ++i) rest += r[i] * k[i] * u[i];
+    return sum(sums) + rest;
+}
+
 // y = r S + own * v and S <- diag(decay) S + k v, for `STRIP` columns.
 AURORA_INLINE void wkv6_strip(const float* receptance, const float* key, const float* value, const float* decay,
                               float own, std::size_t size, const float* state, float* next, float* output) {
@@ -32,12 +58,16 @@ AURORA_INLINE void wkv6_strip(const float* receptance, const float* key, const f
         y[j] = own * v[j];
     }
     for (std::size_t i = 0; i < size; ++i, state += size, next += size) {
+        // All is read before anything is written: a compiler that fears an overlap reads and multiplies anew each time.
+        const Floats r = splat(receptance[i]), k = splat(key[i]), d = splat(decay[i]);
+        Floats s[STRIP_VECTORS];
         AURORA_UNROLL
         for (std::size_t j = 0; j < STRIP_VECTORS; ++j) {
-            const Floats s = load(state + j * LANES);
-            y[j] += receptance[i] * s;
-            store(next + j * LANES, decay[i] * s + key[i] * v[j]);
+            s[j] = load(state + j * LANES);
+            y[j] += r * s[j];
         }
+        AURORA_UNROLL
+        for (std::size_t j = 0; j < STRIP_VECTORS; ++j) store(next + j * LANES, d * s[j] + k * v[j]);
     }
     AURORA_UNROLL
     for (std::size_t j = 0; j < STRIP_VECTORS; ++j) store(output + j * LANES, y[j]);
@@ -50,9 +80,9 @@ static void wkv6(const WkvHead& head) {
     for (std::size_t t = 0; t < head.n_tokens; ++t, state = head.next_state) {
         const std::size_t at = t * head.row_stride;
         const float *r = head.receptance + at, *k = head.key + at, *v = head.value + at;
+        prefetch_token(head, t);
         exponentials(head.log_decay + at, size, decay);
-        float own = 0;
-        for (std::size_t i = 0; i < size; ++i) own += r[i] * k[i] * head.bonus[i];
+        const float own = product_of_three(r, k, head.bonus, size);
         float* y = head.output + at;
         std::size_t j = 0;
         for (; j + STRIP <= size; j += STRIP)
@@ -83,13 +113,15 @@ AURORA_INLINE void wkv7_strip(const float* receptance, const float* key, const f
         AURORA_UNROLL
         for (std::size_t j = 0; j < STRIP_VECTORS; ++j) removed[j] += removal[i] * load(state + i * size + j * LANES);
     for (std::size_t i = 0; i < size; ++i, state += size, next += size) {
+        const Floats r = splat(receptance[i]), k = splat(key[i]), d = splat(decay[i]), b = splat(replacement[i]);
+        Floats s[STRIP_VECTORS];
         AURORA_UNROLL
         for (std::size_t j = 0; j < STRIP_VECTORS; ++j) {
-            const Floats s =
-                decay[i] * load(state + j * LANES) + replacement[i] * removed[j] + key[i] * v[j];
-            y[j] += receptance[i] * s;
-            store(next + j * LANES, s);
+            s[j] = d * load(state + j * LANES) + b * removed[j] + k * v[j];
+            y[j] += r * s[j];
         }
+        AURORA_UNROLL
+        for (std::size_t j = 0; j < STRIP_VECTORS; ++j) store(next + j * LANES, s[j]);
     }
     AURORA_UNROLL
     for (std::size_t j = 0; j < STRIP_VECTORS; ++j) store(output + j * LANES, y[j]);
@@ -103,6 +135,7 @@ static void wkv7(const WkvHead& head) {
         const std::size_t at = t * head.row_stride;
         const float *r = head.receptance + at, *k = head.key + at, *v = head.value + at;
         const float *a = head.removal + at, *b = head.replacement + at;
+        prefetch_token(head, t);
         exponentials(head.log_decay + at, size, decay);
         float* y = head.output + at;
         std::size_t j = 0;

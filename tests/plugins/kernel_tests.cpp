@@ -373,6 +373,8 @@ int main() {
                     test_time_mix(kernels, tokens, 3, 5, static_cast<int>(tokens.n_rows() % 3) + 1, is_int8);
                 test_channel_mix(kernels, tokens, static_cast<int>(tokens.n_rows() % 3) + 1);
             }
+        for (bool is_int8 : {false, true})  // chunks of many rows, and more inputs than are multiplied at once
+            test_time_mix(kernels, {1, 260, 300}, 9, 40, 2, is_int8);
         std::printf("%s: %d values compared\n", kernels.name, n_checks - before);
     }
     if (n_failures) std::printf("%d of %d differ\n", n_failures, n_checks);
