@@ -11,7 +11,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from report_calibration import full_size_calibration_table, planted_table, quantized_table, rounding_table
+from report_calibration import (
+    calibration_table,
+    full_size_calibration_table,
+    planted_table,
+    quantized_table,
+    rounding_table,
+)
 from report_devices import engine_build_table, where_run_table
 from report_peers import (
     peers_table,
@@ -229,6 +235,7 @@ TABLES = {
         "full size": full_size_calibration_table,
         "rounding": rounding_table,
         "quantized": quantized_table,
+        "calibration": calibration_table,
         "planted": planted_table,
     },
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},

@@ -88,9 +88,15 @@ def exported_before(built6: Built, monkeypatch: pytest.MonkeyPatch) -> Callable[
     """Makes a build copy the RWKV-6 graphs instead of exporting; returns the stand-in for `export_onnx`."""
 
     def copy_graph(
-        graph: Graph, path: Path, _progress: object = None, *, precision: Precision = "fp32", quantizer: None = None
+        graph: Graph,
+        path: Path,
+        _progress: object = None,
+        *,
+        precision: Precision = "fp32",
+        quantizer: None = None,
+        feedback: None = None,
     ) -> None:
-        assert precision == "fp32" and quantizer is None
+        assert precision == "fp32" and quantizer is None and feedback is None
         for source in built6.path.glob(f"onnx/{graph.name}.onnx*"):
             shutil.copyfile(source, path.with_name(source.name))
 
