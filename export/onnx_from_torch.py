@@ -19,6 +19,7 @@ from aurora_export import __version__
 from aurora_export.export.feedback_rounding import FeedbackRounding
 from aurora_export.export.fuse_attention import fuse_attention
 from aurora_export.export.fuse_blocks import fuse_blocks
+from aurora_export.export.fuse_mlp import fuse_mlp
 from aurora_export.export.gather_rows import gather_rows
 from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
@@ -110,6 +111,7 @@ def _convert(model: ir.Model, graph: Graph, precision: Precision, feedback: Feed
         elif "Wkv6" in graph.wkv_nodes:
             quantize_low_rank(model)
             fuse_blocks(model, len(graph.layer_outputs))
+        fuse_mlp(model)
 
 
 def residual_divisor(precision: Precision, layer_outputs: Sequence[str]) -> int:

@@ -97,7 +97,7 @@ void attend_head(const Kernels& kernels, const HeadsAttention& all, std::size_t 
     const Weights keys(kernels, rows, T, N, block_size, memory.key_codes, memory.key_scales);
     gather(all.value, all.value_bias, 1);
     float* turned = at_least(memory.turned, T * N);
-    kernels.turn_panel(rows, {N, N, 0, 0, nullptr, nullptr, nullptr}, T, turned, T);
+    kernels.turn_panel(rows, {N, N, 0, 0, nullptr, nullptr, nullptr}, T, nullptr, nullptr, turned, T);
     const Weights values(kernels, turned, N, T, KEYS_OF_BLOCK, memory.value_codes, memory.value_scales);
     gather(all.query, all.query_bias, all.scale);
     float* scores = at_least(memory.scores, T * kernels.panel_rows);
@@ -111,7 +111,7 @@ void attend_head(const Kernels& kernels, const HeadsAttention& all, std::size_t 
         const Panel shares = make_panel(memory, n_rows, width, T, KEYS_OF_BLOCK);
         kernels.softmax_panel(scores, T, shares);
         values.multiply(kernels, shares, sums);
-        kernels.turn_panel(sums, shares, N, all.mixed + at + first * D, D);
+        kernels.turn_panel(sums, shares, N, nullptr, nullptr, all.mixed + at + first * D, D);
     }
 }
 

@@ -47,6 +47,9 @@ struct WeightStrip {
     float* scales;        // [block][STRIP_OUTPUTS]
 };
 
+// What stands between the two layers of an MLP: GELU by its tanh form, or the square of the positive part.
+enum class Activation { GELU, SQUARED_RELU };
+
 struct Kernels {
     const char* name;
     bool (*is_supported)();
@@ -68,8 +71,15 @@ struct Kernels {
     void (*expand_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
     // sums (n_outputs, width) += panel times strip, or = if `is_first`.
     void (*multiply_panel)(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums);
-    // y (n_rows, n_outputs), of rows `y_stride` apart, from sums (n_outputs, width).
-    void (*turn_panel)(const float* sums, const Panel& panel, std::size_t n_outputs, float* y, std::size_t y_stride);
+    // y (n_rows, n_outputs), of rows `y_stride` apart, from sums (n_outputs, width), plus `bias` (n_outputs), plus
+    // `residual`, which lies as y does. Each of the two may be null.
+    void (*turn_panel)(const float* sums, const Panel& panel, std::size_t n_outputs, const float* bias, const float* residual,
+                       float* y, std::size_t y_stride);
+    // The activation of sums (n_outputs, width) plus `bias`, which may be null, to the codes of a panel whose inputs these
+    // outputs are. The sums are overwritten.
+    void (*activate_panel)(float* sums, std::size_t n_outputs, const float* bias, Activation activation, const Panel& panel);
+    // x = activation(x + bias), of one row.
+    void (*activate_row)(float* x, std::size_t n, const float* bias, Activation activation);
 
     // Attention: see attention/attention_kernels.h.
     float (*round_to_weights)(const float* x, std::size_t n, std::size_t block_size, std::uint8_t* codes);

@@ -123,6 +123,12 @@ public:
         return value;
     }
 
+    std::size_t positive(const char* name) const {
+        const std::int64_t value = integer(name);
+        if (value < 1) refuse(api_, std::string(name) + " is " + std::to_string(value) + ", not positive");
+        return static_cast<std::size_t>(value);
+    }
+
     float number(const char* name) const {
         float value;
         check(ort::KernelInfoGetAttributeFloat::call(api_, info_, name, &value));

@@ -3,20 +3,14 @@
 // An operator is a class as ort_table.h says, with a constructor from the node's attributes and a level.
 
 #include "../attention/attention_cpu.h"
-#include "../linear/linear_cpu.h"
 #include "../mix/mix_cpu.h"
 #include "../wkv/wkv_cpu.h"
 #include "levels.h"
+#include "ort_linear.h"
 #include "ort_table.h"
 
 namespace aurora {
 namespace {
-
-std::size_t positive(const Attributes& attributes, const char* name) {
-    const std::int64_t value = attributes.integer(name);
-    if (value < 1) refuse(attributes.api(), std::string(name) + " is " + std::to_string(value) + ", not positive");
-    return static_cast<std::size_t>(value);
-}
 
 // aurora::Wkv6 and aurora::Wkv7: see plugins/wkv/README.md. The inputs are in its order.
 template <int Version>
@@ -57,46 +51,6 @@ private:
     const Kernels& kernels_;
 };
 
-// aurora::BlockLinear: see plugins/linear/README.md.
-struct BlockLinear {
-    static constexpr const char* NAME = "BlockLinear";
-    static constexpr std::size_t N_INPUTS = 3, N_OUTPUTS = 1;
-    static constexpr int STATE_INPUT = -1, STATE_OUTPUT = -1;
-    static ort::ElementType input_type(std::size_t i) { return i == 1 ? ort::UINT8 : ort::FLOAT; }
-
-    BlockLinear(const Attributes& attributes, const Kernels& kernels) : kernels_(kernels) {
-        weights_.n_inputs = positive(attributes, "K");
-        weights_.n_outputs = positive(attributes, "N");
-        weights_.block_size = positive(attributes, "block_size");
-        const std::size_t block = weights_.block_size;
-        if (block < 16 || block > 256 || (block & (block - 1)) != 0)
-            refuse(attributes.api(), "block_size is " + std::to_string(block) + ", not 16, 32, 64, 128 or 256");
-        weights_.bits = positive(attributes, "bits");
-        if (weights_.bits != 8 && weights_.bits != 4)
-            refuse(attributes.api(), "bits is " + std::to_string(weights_.bits) + ", not 8 or 4");
-    }
-
-    void compute(const Context& context) const {
-        Shape shape = context.shape(0);
-        const auto size = [](std::size_t value) { return static_cast<std::int64_t>(value); };
-        if (shape.empty() || shape.back() != size(weights_.n_inputs))
-            refuse(context.api(), "the input has shape " + text_of(shape) + ", its last size is to be " +
-                                      std::to_string(weights_.n_inputs));
-        const std::int64_t N = size(weights_.n_outputs), n_blocks = size(weights_.n_blocks());
-        BlockWeights weights = weights_;
-        weights.codes = context.data<std::uint8_t>(1, "codes", {N, n_blocks, size(weights_.block_bytes())});
-        weights.scales = context.data<float>(2, "scales", {N * n_blocks});
-        const float* x = context.data<float>(0);
-        shape.back() = N;
-        float* y = context.output(0, shape);
-        linear(kernels_, weights, x, element_count(shape) / weights_.n_outputs, y, context.parallel());
-    }
-
-private:
-    const Kernels& kernels_;
-    BlockWeights weights_{};
-};
-
 // aurora::HeadsAttention: see plugins/attention/README.md.
 struct HeadsAttentionOp {
     static constexpr const char* NAME = "HeadsAttention";
@@ -105,7 +59,7 @@ struct HeadsAttentionOp {
     static ort::ElementType input_type(std::size_t) { return ort::FLOAT; }
 
     HeadsAttentionOp(const Attributes& attributes, const Kernels& kernels)
-        : kernels_(kernels), n_heads_(positive(attributes, "n_heads")), scale_(attributes.number("scale")) {}
+        : kernels_(kernels), n_heads_(attributes.positive("n_heads")), scale_(attributes.number("scale")) {}
 
     void compute(const Context& context) const {
         const Shape x = context.shape(0);
@@ -323,6 +277,9 @@ OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
     static const CpuOp<Wkv<6>> wkv6;
     static const CpuOp<Wkv<7>> wkv7;
     static const CpuOp<BlockLinear> block_linear;
+    static const CpuOp<BlockLinearAdd> block_linear_add;
+    static const CpuOp<BlockMlpOp<Activation::GELU>> block_mlp_gelu;
+    static const CpuOp<BlockMlpOp<Activation::SQUARED_RELU>> block_mlp_squared_relu;
     static const CpuOp<HeadsAttentionOp> heads_attention;
     static const CpuOp<TimeMixInputs6<true>> time_mix_inputs_6_int8;
     static const CpuOp<TimeMixInputs6<false>> time_mix_inputs_6;  // of bundles before format 1.3
@@ -333,6 +290,9 @@ OrtStatus* add_domain(Api api, OrtSessionOptions* options) {
     static const ort::CustomOp* const all[] = {&wkv6,
                                                &wkv7,
                                                &block_linear,
+                                               &block_linear_add,
+                                               &block_mlp_gelu,
+                                               &block_mlp_squared_relu,
                                                &heads_attention,
                                                &time_mix_inputs_6_int8,
                                                &time_mix_inputs_6,

@@ -16,7 +16,7 @@ T* at_least(std::vector<T>& memory, std::size_t n) {
     return memory.data();
 }
 
-void multiply_one_row(const Kernels& kernels, const BlockWeights& weights, const float* x, float* y,
+void multiply_one_row(const Kernels& kernels, const BlockWeights& weights, const float* x, const Added& added, float* y,
                       const Parallel& parallel) {
     thread_local std::vector<std::int8_t> codes;
     thread_local std::vector<float> scales;
@@ -36,26 +36,35 @@ void multiply_one_row(const Kernels& kernels, const BlockWeights& weights, const
         const std::size_t first = i * step;
         const std::size_t n = std::min(step, weights.n_outputs - first);
         kernels.multiply_row(row, weights.codes + first * row_bytes, weights.scales + first * n_blocks, n, y + first);
+        if (added.bias != nullptr)
+            for (std::size_t j = first; j < first + n; ++j) y[j] += added.bias[j];
+        if (added.residual != nullptr)
+            for (std::size_t j = first; j < first + n; ++j) y[j] += added.residual[j];
     });
 }
+
+struct Codes {
+    std::vector<std::int8_t> codes;
+    std::vector<float> scales;
+    std::vector<std::int32_t> offsets;
+};
 
 // Activations of all rows in codes, in panels.
 class Activations {
 public:
-    Activations(const Kernels& kernels, const float* x, std::size_t n_rows, const BlockWeights& weights,
-                const Parallel& parallel)
+    Activations(const Kernels& kernels, std::size_t n_rows, const BlockWeights& weights, Codes& memory)
         : n_rows_(n_rows), panel_rows_(kernels.panel_rows), n_blocks_(weights.n_blocks()), block_size_(weights.block_size) {
-        thread_local std::vector<std::int8_t> codes;
-        thread_local std::vector<float> scales;
-        thread_local std::vector<std::int32_t> offsets;
         // A last panel of half the rows is half as wide: the others would be multiplied for nothing.
         const std::size_t rest = n_rows % panel_rows_;
         last_width_ = rest > 0 && rest <= kernels.lanes ? kernels.lanes : panel_rows_;
         const std::size_t n = n_panels() * panel_rows_ * n_blocks_;
-        codes_ = at_least(codes, n * block_size_), scales_ = at_least(scales, n), offsets_ = at_least(offsets, n);
+        codes_ = at_least(memory.codes, n * block_size_);
+        scales_ = at_least(memory.scales, n), offsets_ = at_least(memory.offsets, n);
+    }
+
+    void round(const Kernels& kernels, const float* x, std::size_t n_inputs, const Parallel& parallel) const {
         parallel(n_panels(), [&](std::size_t i) {
-            kernels.quantize_panel(x + i * panel_rows_ * weights.n_inputs, weights.n_inputs, weights.n_inputs,
-                                   panel(i, 0, n_blocks_));
+            kernels.quantize_panel(x + i * panel_rows_ * n_inputs, n_inputs, n_inputs, panel(i, 0, n_blocks_));
         });
     }
 
@@ -102,46 +111,97 @@ void copy_strip(const Kernels& kernels, const BlockWeights& weights, const Chunk
     }
 }
 
-// Outputs from `first` on, at most STRIP_OUTPUTS, for all rows.
-void multiply_strip(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, float* y,
-                    std::size_t first) {
+// Outputs from `first` to `last` for all rows: finish(i, panel, sums) gets those of panel i, (last - first, width).
+template <typename Finish>
+void multiply_outputs(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, std::size_t first,
+                      std::size_t last, const Finish& finish) {
     thread_local std::vector<std::uint8_t> codes;
     thread_local std::vector<float> scales, memory;
     const std::size_t blocks_at_once = STRIP_INPUTS / weights.block_size, n_panels = activations.n_panels();
-    const std::size_t n_outputs = std::min(STRIP_OUTPUTS, weights.n_outputs - first), sums_of_panel = n_outputs * MAX_PANEL_ROWS;
-    const WeightStrip strip = {n_outputs, at_least(codes, STRIP_OUTPUTS * WEIGHT_STRIDE),
-                               at_least(scales, blocks_at_once * STRIP_OUTPUTS)};
-    float* sums = at_least(memory, n_panels * sums_of_panel);
+    const std::size_t sums_of_panel = (last - first) * MAX_PANEL_ROWS;
+    WeightStrip strip = {0, at_least(codes, STRIP_OUTPUTS * WEIGHT_STRIDE), at_least(scales, blocks_at_once * STRIP_OUTPUTS)};
+    float* all_sums = at_least(memory, n_panels * sums_of_panel);
     const auto chunk_at = [&](std::size_t output, std::size_t block) -> Chunk {
         return {output, std::min(STRIP_OUTPUTS, weights.n_outputs - output), block,
                 std::min(blocks_at_once, weights.n_blocks() - block)};
     };
-    for (std::size_t block = 0; block < weights.n_blocks(); block += blocks_at_once) {
-        const Chunk chunk = chunk_at(first, block);
-        const bool is_last = block + chunk.n_blocks == weights.n_blocks();
-        const std::size_t next_output = is_last ? first + n_outputs : first;
-        copy_strip(kernels, weights, chunk, strip);
-        for (std::size_t i = 0; i < n_panels; ++i) {
-            if (next_output < weights.n_outputs)
-                prefetch(weights, chunk_at(next_output, is_last ? 0 : block + chunk.n_blocks), i, n_panels);
-            const Panel panel = activations.panel(i, block, chunk.n_blocks);
-            kernels.multiply_panel(panel, strip, block == 0, sums + i * sums_of_panel);
-            if (is_last)
-                kernels.turn_panel(sums + i * sums_of_panel, panel, n_outputs,
-                                   y + i * kernels.panel_rows * weights.n_outputs + first, weights.n_outputs);
+    for (std::size_t output = first; output < last; output += STRIP_OUTPUTS)
+        for (std::size_t block = 0; block < weights.n_blocks(); block += blocks_at_once) {
+            const Chunk chunk = chunk_at(output, block);
+            const bool is_last = block + chunk.n_blocks == weights.n_blocks();
+            const std::size_t next_output = is_last ? output + chunk.n_outputs : output;
+            strip.n_outputs = chunk.n_outputs;
+            copy_strip(kernels, weights, chunk, strip);
+            for (std::size_t i = 0; i < n_panels; ++i) {
+                if (next_output < weights.n_outputs)
+                    prefetch(weights, chunk_at(next_output, is_last ? 0 : block + chunk.n_blocks), i, n_panels);
+                const Panel panel = activations.panel(i, block, chunk.n_blocks);
+                float* sums = all_sums + i * sums_of_panel;
+                kernels.multiply_panel(panel, strip, block == 0, sums + (output - first) * panel.width);
+                if (is_last && next_output == last) finish(i, panel, sums);
+            }
         }
-    }
+}
+
+// Outputs in pieces of `size`, each for all rows.
+template <typename Finish>
+void multiply_all(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, std::size_t size,
+                  const Parallel& parallel, const Finish& finish) {
+    parallel((weights.n_outputs + size - 1) / size, [&](std::size_t piece) {
+        const std::size_t first = piece * size, last = std::min(first + size, weights.n_outputs);
+        multiply_outputs(kernels, weights, activations, first, last, [&](std::size_t i, const Panel& panel, float* sums) {
+            finish(i, panel, sums, first, last - first);
+        });
+    });
+}
+
+void multiply_to(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, const Added& added,
+                 float* y, const Parallel& parallel) {
+    const std::size_t N = weights.n_outputs;
+    multiply_all(kernels, weights, activations, STRIP_OUTPUTS, parallel,
+                 [&](std::size_t i, const Panel& panel, const float* sums, std::size_t first, std::size_t n) {
+                     const std::size_t at = i * kernels.panel_rows * N + first;
+                     kernels.turn_panel(sums, panel, n, added.bias != nullptr ? added.bias + first : nullptr,
+                                        added.residual != nullptr ? added.residual + at : nullptr, y + at, N);
+                 });
+}
+
+void mlp_of_one_row(const Kernels& kernels, const BlockMlp& layers, const float* x, const Added& added, float* y,
+                    const Parallel& parallel) {
+    thread_local std::vector<float> memory;
+    float* hidden = at_least(memory, layers.first.n_outputs);
+    multiply_one_row(kernels, layers.first, x, {}, hidden, parallel);
+    kernels.activate_row(hidden, layers.first.n_outputs, layers.bias, layers.activation);
+    multiply_one_row(kernels, layers.second, hidden, added, y, parallel);
 }
 
 }  // namespace
 
-void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, float* y,
-            const Parallel& parallel) {
+void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, const Added& added,
+            float* y, const Parallel& parallel) {
     if (n_rows == 0) return;
-    if (n_rows == 1) return multiply_one_row(kernels, weights, x, y, parallel);
-    const Activations activations(kernels, x, n_rows, weights, parallel);
-    parallel((weights.n_outputs + STRIP_OUTPUTS - 1) / STRIP_OUTPUTS,
-             [&](std::size_t i) { multiply_strip(kernels, weights, activations, y, i * STRIP_OUTPUTS); });
+    if (n_rows == 1) return multiply_one_row(kernels, weights, x, added, y, parallel);
+    thread_local Codes memory;
+    const Activations activations(kernels, n_rows, weights, memory);
+    activations.round(kernels, x, weights.n_inputs, parallel);
+    multiply_to(kernels, weights, activations, added, y, parallel);
+}
+
+void mlp(const Kernels& kernels, const BlockMlp& layers, const float* x, std::size_t n_rows, const Added& added, float* y,
+         const Parallel& parallel) {
+    if (n_rows == 0) return;
+    if (n_rows == 1) return mlp_of_one_row(kernels, layers, x, added, y, parallel);
+    thread_local Codes memory, hidden_memory;
+    const Activations inputs(kernels, n_rows, layers.first, memory), hidden(kernels, n_rows, layers.second, hidden_memory);
+    inputs.round(kernels, x, layers.first.n_inputs, parallel);
+    // Whole blocks of the second layer: both sizes are powers of 2.
+    const std::size_t block_size = layers.second.block_size, size = std::max(STRIP_OUTPUTS, block_size);
+    multiply_all(kernels, layers.first, inputs, size, parallel,
+                 [&](std::size_t i, const Panel&, float* sums, std::size_t first, std::size_t n) {
+                     kernels.activate_panel(sums, n, layers.bias != nullptr ? layers.bias + first : nullptr, layers.activation,
+                                            hidden.panel(i, first / block_size, (n + block_size - 1) / block_size));
+                 });
+    multiply_to(kernels, layers.second, hidden, added, y, parallel);
 }
 
 }  // namespace aurora

@@ -19,10 +19,25 @@ struct BlockWeights {
     std::size_t row_bytes() const { return n_blocks() * block_bytes(); }
 };
 
-// y (n_rows, n_outputs) = x (n_rows, n_inputs) times the weights. x is rounded to 8 bits by rows and blocks.
+// What is added to a product: bias (n_outputs), and residual (n_rows, n_outputs). Each may be null.
+struct Added {
+    const float *bias = nullptr, *residual = nullptr;
+};
+
+// y (n_rows, n_outputs) = x (n_rows, n_inputs) times the weights, plus `added`. x is rounded to 8 bits by rows and blocks.
 // One row is a walk along the weights as they lie: the memory is the limit. More rows are tiles of products, for which
 // the activations are brought into order once, and weights are read as they lie.
-void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, float* y,
-            const Parallel& parallel);
+void linear(const Kernels& kernels, const BlockWeights& weights, const float* x, std::size_t n_rows, const Added& added,
+            float* y, const Parallel& parallel);
+
+// Two layers and the activation between them: y = activation(x W1 + bias) W2 + added. What lies between the layers exists
+// as codes alone. first.n_outputs = second.n_inputs; `bias` (first.n_outputs) may be null.
+struct BlockMlp {
+    BlockWeights first, second;
+    const float* bias;
+    Activation activation;
+};
+void mlp(const Kernels& kernels, const BlockMlp& layers, const float* x, std::size_t n_rows, const Added& added, float* y,
+         const Parallel& parallel);
 
 }  // namespace aurora

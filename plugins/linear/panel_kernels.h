@@ -125,7 +125,9 @@ static void multiply_panel(const Panel& panel, const WeightStrip& strip, bool is
     multiply_some<1>(panel, strip, output, is_first, sums);
 }
 
-static void turn_panel(const float* sums, const Panel& panel, std::size_t n_outputs, float* y, std::size_t y_stride) {
+// y (n_rows, n_outputs) = the turned sums, plus bias, plus residual.
+static void turn_panel(const float* sums, const Panel& panel, std::size_t n_outputs, const float* bias, const float* residual,
+                       float* y, std::size_t y_stride) {
     const std::size_t width = panel.width;
     for (std::size_t first = 0; first < panel.n_rows; first += LANES) {
         const std::size_t n_rows = panel.n_rows - first < LANES ? panel.n_rows - first : LANES;
@@ -135,14 +137,28 @@ static void turn_panel(const float* sums, const Panel& panel, std::size_t n_outp
             AURORA_UNROLL
             for (std::size_t i = 0; i < LANES; ++i) square[i] = load_ints(sums + (n + i) * width + first);
             transpose(square);
+            const Floats added = bias != nullptr ? load(bias + n) : Floats{};
+            const auto finish = [&](std::size_t row) __attribute__((always_inline)) {
+                const std::size_t at = (first + row) * y_stride + n;
+                Floats value = as_floats(square[row]);
+                if (bias != nullptr) value += added;
+                if (residual != nullptr) value += load(residual + at);
+                store(y + at, value);
+            };
             if (n_rows == LANES) {
                 AURORA_UNROLL
-                for (std::size_t row = 0; row < LANES; ++row) store_ints(y + (first + row) * y_stride + n, square[row]);
+                for (std::size_t row = 0; row < LANES; ++row) finish(row);
             } else {
-                for (std::size_t row = 0; row < n_rows; ++row) std::memcpy(y + (first + row) * y_stride + n, &square[row], VECTOR_BYTES);
+                for (std::size_t row = 0; row < n_rows; ++row) finish(row);
             }
         }
         for (; n < n_outputs; ++n)
-            for (std::size_t row = 0; row < n_rows; ++row) y[(first + row) * y_stride + n] = sums[n * width + first + row];
+            for (std::size_t row = 0; row < n_rows; ++row) {
+                const std::size_t at = (first + row) * y_stride + n;
+                float value = sums[n * width + first + row];
+                if (bias != nullptr) value += bias[n];
+                if (residual != nullptr) value += residual[at];
+                y[at] = value;
+            }
     }
 }

@@ -139,7 +139,7 @@ void test_linear(const Kernels& kernels, std::size_t bits, std::size_t T, std::s
     if (T > 2) std::fill(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(K), 0.0f);
     Buffer<float> y(T * N);
     const BlockWeights weights{N, K, block, stored.data(), scales.data(), bits};
-    linear(kernels, weights, x.data(), T, y.data(), threads(&n_threads));
+    linear(kernels, weights, x.data(), T, {}, y.data(), threads(&n_threads));
     double scale = 1e-30;
     std::vector<double> expected(T * N), bounds(T * N);
     for (std::size_t t = 0; t < T; ++t) {
@@ -163,6 +163,8 @@ void test_linear(const Kernels& kernels, std::size_t bits, std::size_t T, std::s
     }
     for (std::size_t i = 0; i < T * N; ++i) expect_near(bits == 8 ? "linear" : "linear, 4 bits", kernels.name, y[i], expected[i], 1e-5 * scale + bounds[i]);
 }
+
+#include "mlp_tests.h"
 
 using Doubles = std::vector<double>;
 
@@ -363,6 +365,7 @@ int main() {
                         for (std::size_t bits : {8, 4}) test_linear(kernels, bits, T, K, N, block, static_cast<int>(1 + T % 3));
         for (std::size_t block : {32, 128})  // more than a panel and a strip
             for (std::size_t bits : {8, 4}) test_linear(kernels, bits, 70, 700, 130, block, 2);
+        test_all_of_mlp(kernels);
         test_attention(kernels, 1, 1, 1, 1, 1);
         test_attention(kernels, 2, 19, 3, 10, 2);
         test_attention(kernels, 1, 130, 2, 64, 3);
