@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 from environment import environment
+from resumed import Rows
 
 from aurora_export.calibration.gate import Verdict
 from aurora_export.calibration.measures import Yardstick, remembering
@@ -65,7 +66,7 @@ def main(yardstick: Path, bundles: tuple[Path, ...], questions: Path, resume: Pa
     asked = read_questions(questions)
     base = remembering(open_bundle(yardstick, threads=threads))
     identity = {"yardstick": base.fingerprint, "questions": asked.digest, "commit": environment()["commit"]}
-    done = read_done(resume, identity)
+    done = Rows(resume, identity)
     known = None
     fingerprints = [read_manifest(bundle).fingerprint for bundle in bundles]
     for bundle, fingerprint in zip(bundles, fingerprints, strict=True):
@@ -77,10 +78,7 @@ def main(yardstick: Path, bundles: tuple[Path, ...], questions: Path, resume: Pa
         known = known or Yardstick.of(base, asked.questions)
         row = row_of(make_report(opened, base, asked, known=known), opened.manifest)
         row["minutes"] = round((time.monotonic() - start) / 60, 1)
-        done[fingerprint] = row
-        if resume is not None:
-            with resume.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**identity, "bundle": fingerprint, "row": row}) + "\n")
+        done.add(fingerprint, row)
     rows = [done[fingerprint] for fingerprint in fingerprints]
     result = {
         "what": "bundles against the fp32 one of the same checkpoint, the same questions, greedy",
@@ -91,14 +89,6 @@ def main(yardstick: Path, bundles: tuple[Path, ...], questions: Path, resume: Pa
     }
     json.dump(result, sys.stdout, indent=2)
     print()
-
-
-def read_done(resume: Path | None, identity: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Fingerprint of a bundle -> its row, of those that were measured under the same circumstances."""
-    if resume is None or not resume.exists():
-        return {}
-    lines = [json.loads(line) for line in resume.read_text(encoding="utf-8").splitlines()]
-    return {line["bundle"]: line["row"] for line in lines if {**line, **identity} == line}
 
 
 if __name__ == "__main__":
