@@ -58,8 +58,8 @@ class Method:
 
     name: str = "mse"
     percentile: float = DEFAULT_PERCENTILE
-    smoothing: float | Literal["auto"] | None = None
-    """alpha of SmoothQuant, 0 to 1; auto: only where it is expected to help; None: no smoothing"""
+    smoothing: float | Literal["auto"] | None = "auto"
+    """alpha of SmoothQuant, 0 to 1; auto: 0.5, only where it is expected to help; None: no smoothing"""
     moments_of: tuple[str, ...] = ()
     """patterns of sites whose second moments are kept, for error feedback"""
 
@@ -72,7 +72,7 @@ class Method:
             raise UsageError(f"percentile is {self.percentile:g}; from 50 to 100 is possible")
 
     def __str__(self) -> str:
-        """As the scale file names it."""
+        """As the scale file names it; smoothing is named where there is some."""
         name = f"percentile {self.percentile:g}" if self.name == "percentile" else self.name
         alpha = self.smoothing
         smoothing = "" if alpha is None else f", smoothing {alpha if isinstance(alpha, str) else format(alpha, 'g')}"

@@ -20,7 +20,7 @@ from aurora_export.calibration.error_feedback import (
 )
 from aurora_export.calibration.scales_file import Scales, graph_digest, read_scales
 from aurora_export.calibration.sites import find_sites, groups_of, site_of_weight
-from aurora_export.export.rounding import round_weight
+from aurora_export.export.rounding import round_weight, scale_blocks
 from aurora_export.manifest import Quantization
 
 ROWS_AT_ONCE = 2048
@@ -94,7 +94,7 @@ def round_blocks_with_feedback(
             block, place = divmod(i, block_size)
             if place == 0:
                 of_block = np.ascontiguousarray(rest[i : i + block_size].T)
-                scales[rows, block] = round_weight(name, of_block, bits, block_size)[1]
+                scales[rows, block] = scale_blocks(name, of_block, bits, block_size)[:, 0]
             scale = scales[rows, block]
             found = np.clip(np.rint(rest[i] / scale), *LEVELS[bits])
             codes[rows, i] = (found + zero).astype(np.uint8)

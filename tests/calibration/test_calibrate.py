@@ -126,7 +126,8 @@ def test_scales_are_used_again_or_refused_with_the_reason(named_bundle, clip_fol
     for changes, reason in (
         ({"bundle": other}, "is of another model: its vision graph differs"),
         ({"clips": clips[:5]}, "is of other clips, or of clips shown otherwise"),
-        ({"method": Method("max")}, "its method is 'mse', not 'max'"),
+        ({"method": Method("max")}, "its method is 'mse, smoothing auto', not 'max, smoothing auto'"),
+        ({"method": Method(smoothing=None)}, "its method is 'mse, smoothing auto', not 'mse'"),
     ):
         given = {"bundle": named_bundle, "clips": clips, "out": path, **changes}
         with pytest.raises(IncompatibleError, match=f"exists, and {reason}"):
