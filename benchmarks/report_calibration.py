@@ -78,7 +78,8 @@ def rounding_table() -> str:
 def limits_table() -> str:
     """Errors that a build limits, and what they cost in answers; from the least lost to the most."""
     result = read_result("quantization_limits")
-    names = ("visual_tokens.pooled", "token_sizes", "logits", "next_att_shift", "next_ffn_shift", "next_wkv")
+    names = ("visual_tokens.pooled", "visual_tokens.matched", "token_sizes", "logits")
+    names = (*names, "next_att_shift", "next_ffn_shift", "next_wkv")
     rows = [["limit", *(f"{result['limits'][name]:.2f}" for name in names), "", ""]]
     for row in sorted(result["rows"], key=lambda row: row["drop"]):
         errors = row["errors"]
