@@ -76,17 +76,28 @@ def rounding_table() -> str:
 
 
 def limits_table() -> str:
-    """Errors that a build limits, and what they cost in answers."""
-    names = ("visual_tokens.pooled", "token_sizes", "logits", "next_att_shift", "next_ffn_shift", "next_wkv")
-    rows = [
-        [
-            f"{row['factor']:g}",
-            *(f"{row['errors'].get(name, 0):.2f}" for name in names),
-            f"{0.0 - row['drop']:+.1f} ± {row['drop_error']:.1f}",
-        ]
-        for row in sorted(read_result("quantization_limits")["rows"], key=lambda row: row["drop"])
-    ]
-    return table(["ends times", *names, "points"], rows)
+    """Errors that a build limits, and what they cost in answers; from the least lost to the most."""
+    result = read_result("quantization_limits")
+    names = ("visual_tokens.pooled", "visual_tokens.matched", "token_sizes", "logits")
+    names = (*names, "next_att_shift", "next_ffn_shift", "next_wkv")
+    rows = [["limit", *(f"{result['limits'][name]:.2f}" for name in names), "", ""]]
+    for row in sorted(result["rows"], key=lambda row: row["drop"]):
+        errors = row["errors"]
+        rows.append(
+            [
+                f"{row['factor']:g}",
+                *(f"{errors.get(name, 0):.2f}" for name in names),
+                "fails" if is_beyond(errors, result["limits"]) else "passes",
+                f"{0.0 - row['drop']:+.1f} ± {row['drop_error']:.1f}",
+            ]
+        )
+    points = f"points, {result['questions']} questions"
+    return table(["ends times", *(f"`{name}`" for name in names), "a build", points], rows)
+
+
+def is_beyond(errors: Mapping[str, float], limits: Mapping[str, float]) -> bool:
+    """Whether a build with these errors fails, as `Comparison` decides it."""
+    return any(error > limits[name] for name, error in errors.items())
 
 
 def calibration_table() -> str:

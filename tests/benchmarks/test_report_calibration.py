@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from report_calibration import method_text, precision_text
+from report_calibration import is_beyond, method_text, precision_text
+from result_tables import read_result
 
 from aurora_export.calibration.calibrate import Method
+from aurora_export.export.comparison import LIMITS
 
 
 @pytest.mark.parametrize(
@@ -30,3 +32,13 @@ def test_a_bundle_says_how_it_was_calibrated():
     assert precision_text(row) == "fp8-qdq, mse, no smoothing, error feedback"
     weight_only = {"precision": "int4", "method": "mse, smoothing auto, moments of *", "error_feedback": True}
     assert precision_text(weight_only) == "int4, error feedback", "ranges have no part in weight-only integers"
+
+
+def test_limits_are_those_of_a_build_today_and_what_the_document_concludes_is_so():
+    result = read_result("quantization_limits")
+    assert result["limits"] == LIMITS["int8-qdq"], "measure again, or keep the limits"
+    fails = {row["factor"]: is_beyond(row["errors"], result["limits"]) for row in result["rows"]}
+    drops = {row["factor"]: row["drop"] for row in result["rows"]}
+    assert not fails[1.0] and max(drops[f] for f in fails if not fails[f]) < min(drops[f] for f in fails if fails[f])
+    matched = {row["factor"]: row["errors"]["visual_tokens.matched"] for row in result["rows"]}
+    assert matched[0.7] > matched[0.5] and drops[0.7] < drops[0.5] - 2
