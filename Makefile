@@ -80,7 +80,7 @@ cpp: $(VENV)/installed-dev build/cpp-headers $(CPP_TOOLS) $(BUNDLE)  ## compile 
 	@$(CPP_TEST) build/cpp/tests/aurora_costs --gtest_brief=1
 	@echo "==> readers of what strangers send: random changes of the corpus"
 	@for reader in external_data manifest npy state_file tokenizer; do \
-		build/cpp/tests/fuzz_$$reader tests/runtime/cpp/corpus/$$reader 2 || exit 1; done
+		build/cpp/tests/fuzz_$$reader -max_total_time=2 tests/runtime/cpp/corpus/$$reader || exit 1; done
 	@echo "==> pytest: libaurora beside the Python runtime"
 	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "cpp and not slow" tests/runtime/cpp
 
