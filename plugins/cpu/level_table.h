@@ -4,6 +4,7 @@
 #include "../attention/attention_kernels.h"
 #include "../linear/row_kernels.h"
 #include "../linear/activation_kernels.h"
+#include "../merge/merge_kernels.h"
 #include "../mix/mix_kernels.h"
 #include "../wkv/wkv_kernels.h"
 
@@ -13,6 +14,7 @@ const Kernels KERNELS = {
     prepare_row, multiply_row, quantize_panel, copy_weights, expand_weights, multiply_panel, turn_panel,
     activate_panel, activate_row,
     round_to_weights, add_and_scale, mean_of_heads, softmax_panel,
+    normalise_row, best_partners, weigh_row, average_row,
     norm_row, mix_row, tanh_row, decay_row, squared_relu, sigmoid_gate, head_norm_gate_row, multiply_floats,
     multiply_codes,
 };

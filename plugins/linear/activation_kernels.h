@@ -20,14 +20,17 @@ struct SquareOfPositive {
     }
 };
 
+// A sum that may wrap around: what stands for a NaN is no code.
+typedef std::uint32_t Counts __attribute__((vector_size(VECTOR_BYTES)));
+
 // Codes of four outputs, of which `n` there are, in the bytes of each lane. Where there is no number they do not matter.
-AURORA_INLINE Ints quad_codes(const float* column, std::size_t n, std::size_t width, Floats inverse, Ints& total) {
+AURORA_INLINE Ints quad_codes(const float* column, std::size_t n, std::size_t width, Floats inverse, Counts& total) {
     Ints bytes = {};
     AURORA_UNROLL
     for (std::size_t i = 0; i < 4; ++i) {
         if (i >= n) continue;
         const Ints code = __builtin_convertvector(round_to_int(load(column + i * width) * inverse), Ints);
-        total += code;
+        total += (Counts)code;
         bytes |= (code & 0xff) << static_cast<int>(8 * i);
     }
     return bytes;
@@ -51,7 +54,7 @@ static void activate_panel_by(float* sums, std::size_t n_outputs, const float* b
             }
             peak += rest;
             const Floats inverse = peak >= 1e-30f ? 127.0f / peak : Floats{};  // as round_block does
-            Ints total = {};
+            Counts total = {};
             std::size_t n = begin;
             const auto put = [&](Ints bytes) __attribute__((always_inline)) { store_ints(panel.codes + n * width + first * 4, bytes); };
             for (; n + 4 <= end; n += 4) put(quad_codes(column + n * width, 4, width, inverse, total));
@@ -59,7 +62,7 @@ static void activate_panel_by(float* sums, std::size_t n_outputs, const float* b
                 put(n < end ? quad_codes(column + n * width, end - n, width, inverse, total) : Ints{});
             // Without a number, 0, or the NaN of what is not finite.
             store(panel.scales + block * width + first, peak >= 1e-30f ? peak / 127.0f : rest);
-            store_ints(panel.offsets + block * width + first, total * -OFFSET);
+            store_ints(panel.offsets + block * width + first, (Ints)(total * (0u - OFFSET)));
         }
     }
 }
