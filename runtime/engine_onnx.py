@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,11 +44,17 @@ EMULATED_PRECISIONS = ("fp8-qdq",)
 ERRORS_ONLY = 3
 """ONNX Runtime's log level: its warnings are about its own optimiser, not about anything a user can change."""
 
+NO_REPORTS = "ORT_DISABLE_TELEMETRY"
+
 _log = logging.getLogger(__name__)
 
 
 def load_library() -> Any:
-    """The onnxruntime module. Raises DependencyError with the command that installs it."""
+    """The onnxruntime module. Raises DependencyError with the command that installs it.
+
+    Its packages from 1.29 on report to their maker, unless the environment says otherwise when they are loaded.
+    """
+    os.environ.setdefault(NO_REPORTS, "1")
     try:
         import onnxruntime
     except ImportError as error:

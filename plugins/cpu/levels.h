@@ -39,7 +39,7 @@ struct Panel {
 };
 
 // Weights that are at work at a time: some outputs by some blocks, close together in the cache.
-constexpr std::size_t STRIP_INPUTS = 512, STRIP_OUTPUTS = 112;
+constexpr std::size_t STRIP_INPUTS = 512, STRIP_OUTPUTS = 128;
 constexpr std::size_t WEIGHT_STRIDE = STRIP_INPUTS + 64;  // so that rows do not fall on each other in the cache
 struct WeightStrip {
     std::size_t n_outputs;

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -197,3 +198,11 @@ def test_weights_outside_the_bundle_are_never_read(tmp_path, location):
     with pytest.raises(IntegrityError, match="ONNX Runtime cannot open this graph") as caught:
         OnnxEngine(path, SPECS["language"], threads=1)
     assert "External data path" in caught.value.message
+
+
+def test_onnxruntime_reports_to_nobody(tmp_path):
+    """What Microsoft's packages would report they keep in a database in the home folder; nothing of it in CI."""
+    environment = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    program = "from aurora_export.runtime.engine_onnx import load_library; load_library()"
+    subprocess.run([sys.executable, "-c", program], check=True, env={**environment, "HOME": str(tmp_path)})
+    assert not list(tmp_path.rglob("*"))

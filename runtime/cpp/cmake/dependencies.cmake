@@ -13,7 +13,7 @@ if(NOT TARGET nlohmann_json::nlohmann_json)
   FetchContent_MakeAvailable(nlohmann_json)
 endif()
 
-if(AURORA_TESTS OR AURORA_FUZZERS)
+if(AURORA_TESTS)
   if(AURORA_SYSTEM_LIBRARIES STREQUAL "ON")
     find_package(GTest REQUIRED)
   elseif(AURORA_SYSTEM_LIBRARIES STREQUAL "AUTO")

@@ -1,6 +1,7 @@
 /* The least that embeds libaurora: watch grey-level ramps, ask, print the answer as it comes.
  *     cc embed_min.c $(pkg-config --cflags --libs aurora) && ./a.out my.aurora "What is shown?" */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "aurora.h"
@@ -19,6 +20,7 @@ int main(int argc, char** argv) {
     aurora_model* model = NULL;
     aurora_session* session = NULL;
     int failed = 0;
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0); /* ONNX Runtime reports to its maker unless this is set before it is loaded */
     if (argc != 3) return fail("usage", "embed_min BUNDLE QUESTION");
     if (aurora_model_open(argv[1], NULL, &model) != AURORA_OK)
         failed = fail("aurora_model_open", aurora_model_last_error(model));

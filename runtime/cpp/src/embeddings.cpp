@@ -1,16 +1,8 @@
 #include "embeddings.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
-#include <limits>
 #include <stdexcept>
-#include <utility>
 
 #include "error.h"
 #include "text.h"
@@ -84,17 +76,6 @@ void read_shape(Literal& literal, NpyHeader& header) {
     header.n_rows = sizes[0], header.n_columns = sizes[1];
 }
 
-struct Descriptor {
-    explicit Descriptor(const std::string& path) : value(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)) {}
-    ~Descriptor() {
-        if (value >= 0) ::close(value);
-    }
-    Descriptor(const Descriptor&) = delete;
-    Descriptor& operator=(const Descriptor&) = delete;
-
-    int value;
-};
-
 [[noreturn]] void refuse(const std::string& path, const std::string& what) { throw Error(Status::integrity, path + ": " + what, BUILD_AGAIN); }
 
 }  // namespace
@@ -149,17 +130,7 @@ NpyHeader read_npy_header(std::string_view bytes) {
 }
 
 Embeddings Embeddings::open(const std::string& path, std::int64_t n_rows, std::int64_t n_columns, const std::string& dtype) {
-    const Descriptor file(path);
-    struct stat status {};
-    if (file.value < 0 || ::fstat(file.value, &status) != 0) refuse(path, std::string("not a numpy array: ") + std::strerror(errno));
-    if (!S_ISREG(status.st_mode)) refuse(path, "not a numpy array: it is no plain file");
-    if (status.st_size == 0) refuse(path, "not a numpy array: it is empty");
-    const auto n_bytes = static_cast<std::size_t>(status.st_size);
-    void* map = ::mmap(nullptr, n_bytes, PROT_READ, MAP_SHARED, file.value, 0);
-    if (map == MAP_FAILED)
-        throw Error(Status::resources, path + ": cannot be mapped: " + std::strerror(errno), "its size is " + std::to_string(n_bytes) + " bytes");
-    Embeddings table;
-    table.map_ = map, table.n_mapped_ = n_bytes;
+    Embeddings table(MappedFile(path, "not a numpy array", BUILD_AGAIN));
     table.n_rows_ = n_rows, table.n_columns_ = n_columns, table.is_half_ = dtype == "float16";
     table.check(path, dtype);
     return table;
@@ -169,7 +140,7 @@ Embeddings Embeddings::open(const std::string& path, std::int64_t n_rows, std::i
 void Embeddings::check(const std::string& path, const std::string& dtype) {
     NpyHeader header;
     try {
-        header = read_npy_header({static_cast<const char*>(map_), std::min(n_mapped_, MAX_HEADER_BYTES + 12)});
+        header = read_npy_header(map_.content().substr(0, MAX_HEADER_BYTES + 12));
     } catch (const std::runtime_error& error) {
         refuse(path, std::string("not a numpy array: ") + error.what());
     }
@@ -182,17 +153,9 @@ void Embeddings::check(const std::string& path, const std::string& dtype) {
     std::size_t n_data = is_half_ ? 2 : 4;
     const bool is_over = __builtin_mul_overflow(n_data, static_cast<std::size_t>(n_rows_), &n_data) ||
                          __builtin_mul_overflow(n_data, static_cast<std::size_t>(n_columns_), &n_data);
-    if (is_over || n_data != n_mapped_ - header.data_begin)
-        refuse(path, "its rows need " + std::to_string(n_data) + " bytes, the file has " + std::to_string(n_mapped_ - header.data_begin));
-    data_ = static_cast<const std::uint8_t*>(map_) + header.data_begin;
-}
-
-Embeddings::Embeddings(Embeddings&& other) noexcept
-    : map_(std::exchange(other.map_, nullptr)), n_mapped_(other.n_mapped_), data_(other.data_), n_rows_(other.n_rows_),
-      n_columns_(other.n_columns_), is_half_(other.is_half_) {}
-
-Embeddings::~Embeddings() {
-    if (map_) ::munmap(map_, n_mapped_);
+    if (is_over || n_data != map_.size() - header.data_begin)
+        refuse(path, "its rows need " + std::to_string(n_data) + " bytes, the file has " + std::to_string(map_.size() - header.data_begin));
+    data_ = static_cast<const std::uint8_t*>(map_.data()) + header.data_begin;
 }
 
 void Embeddings::row(std::int32_t id, float* to) const {

@@ -6,6 +6,9 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <utility>
+
+#include "mapped_file.h"
 
 namespace aurora {
 
@@ -26,11 +29,6 @@ public:
     // Map a file. Throws Error(integrity) unless it is a table of exactly this shape and type (float32 or float16).
     static Embeddings open(const std::string& path, std::int64_t n_rows, std::int64_t n_columns, const std::string& dtype);
 
-    ~Embeddings();
-    Embeddings(Embeddings&& other) noexcept;
-    Embeddings(const Embeddings&) = delete;
-    Embeddings& operator=(const Embeddings&) = delete;
-
     // Write the embedding of a token, n_columns float32. Throws Error(usage) for an id that has no row.
     void row(std::int32_t id, float* to) const;
 
@@ -38,11 +36,10 @@ public:
     std::int64_t n_columns() const { return n_columns_; }
 
 private:
-    Embeddings() = default;
+    explicit Embeddings(MappedFile map) : map_(std::move(map)) {}
     void check(const std::string& path, const std::string& dtype);
 
-    void* map_ = nullptr;
-    std::size_t n_mapped_ = 0;
+    MappedFile map_;
     const std::uint8_t* data_ = nullptr;
     std::int64_t n_rows_ = 0, n_columns_ = 0;
     bool is_half_ = false;

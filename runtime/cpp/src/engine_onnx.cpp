@@ -1,9 +1,5 @@
-// Both graphs on ONNX Runtime, which is loaded when a model is opened. Mirrors runtime/engine_onnx.py.
-#include <dlfcn.h>
-
+// Both graphs on ONNX Runtime. Mirrors runtime/engine_onnx.py.
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -11,115 +7,22 @@
 #include "contract.h"
 #include "cuda_memory.h"
 #include "engine.h"
+#include "engine_onnx_cuda.h"
 #include "error.h"
-#include "ort_session_api.h"
+#include "onnxruntime_library.h"
 
 extern "C" const char* aurora_cpu_level(const char** error);
 
 namespace aurora {
 namespace {
 
-using Table = const void* const*;
 using Dimensions = std::vector<std::int64_t>;
-
-constexpr const char* INSTALL_HINT =
-    "install ONNX Runtime 1.18 or newer and name its libonnxruntime.so in the option onnxruntime_library or in "
-    "AURORA_ONNXRUNTIME; the PyPI package onnxruntime holds one in onnxruntime/capi";
-
-std::string first_line(const std::string& text) { return text.substr(0, text.find('\n')); }
-
-// ONNX Runtime as it was found. It is never unloaded: its threads and exit handlers may outlive every session.
-struct Runtime {
-    const ort::ApiBase* base = nullptr;
-    Table api = nullptr;
-    std::string version;
-
-    explicit Runtime(const std::string& path) {
-        std::vector<std::string> candidates{path};
-        const char* named = std::getenv("AURORA_ONNXRUNTIME");
-        if (path.empty()) {
-            candidates.clear();
-            if (named != nullptr && *named != '\0')
-                candidates.emplace_back(named);
-            else
-                candidates = {"libonnxruntime.so.1", "libonnxruntime.so"};
-        }
-        void* library = nullptr;
-        std::string reason;
-        for (const std::string& candidate : candidates) {
-            library = dlopen(candidate.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-            if (library != nullptr) break;
-            const char* error = dlerror();
-            if (reason.empty()) reason = error == nullptr ? candidate : error;
-        }
-        if (library == nullptr) throw Error(Status::dependency, "ONNX Runtime cannot be loaded: " + reason, INSTALL_HINT);
-        void* symbol = dlsym(library, "OrtGetApiBase");
-        const std::string name = candidates.size() == 1 ? candidates[0] : "libonnxruntime";
-        dlclose(library);  // it stays, see above; so does the symbol
-        if (symbol == nullptr) throw Error(Status::dependency, name + " is not ONNX Runtime", INSTALL_HINT);
-        const ort::ApiBase* (*get_base)();
-        static_assert(sizeof get_base == sizeof symbol, "pointers to functions fit in void*");
-        std::memcpy(&get_base, &symbol, sizeof get_base);
-        base = get_base();
-        version = base->get_version();
-        api = base->get_api(ort::MIN_VERSION);
-        if (api == nullptr)
-            throw Error(Status::dependency, name + " is ONNX Runtime " + version + "; 1.18 or newer is needed", INSTALL_HINT);
-    }
-
-    // Throws what a status says; `what` begins the message.
-    void check(OrtStatus* status, const std::string& what) const {
-        if (status == nullptr) return;
-        const int code = ort::GetErrorCode::call(api, status);
-        const std::string text = ort::GetErrorMessage::call(api, status);
-        ort::ReleaseStatus::call(api, status);
-        const std::string lower = lower_case(text);
-        if (lower.find("bad_alloc") != std::string::npos || lower.find("failed to allocate memory") != std::string::npos)
-            throw Error(Status::resources, "ONNX Runtime ran out of memory: " + first_line(text),
-                        "close other programs, or use a smaller model");
-        if (code == ort::NOT_IMPLEMENTED)
-            throw Error(Status::incompatible,
-                        what + ": ONNX Runtime " + version + " lacks an operator of this graph: " + first_line(text),
-                        "install a newer ONNX Runtime");
-        throw Error(Status::unexpected, what + ": " + first_line(text));
-    }
-
-    static std::string lower_case(std::string text) {
-        for (char& c : text)
-            if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
-        return text;
-    }
-};
-
-// Owns one object of ONNX Runtime.
-template <typename T, typename Release>
-class Owned {
-public:
-    explicit Owned(Table api) : api_(api) {}
-    Owned(Owned&& other) noexcept : api_(other.api_), pointer_(std::exchange(other.pointer_, nullptr)) {}
-    Owned& operator=(Owned&& other) noexcept {
-        std::swap(api_, other.api_);
-        std::swap(pointer_, other.pointer_);
-        return *this;
-    }
-    ~Owned() {
-        if (pointer_ != nullptr) Release::call(api_, pointer_);
-    }
-    T* get() const { return pointer_; }
-    T** out() { return &pointer_; }
-
-private:
-    Table api_;
-    T* pointer_ = nullptr;
-};
-using Env = Owned<OrtEnv, ort::ReleaseEnv>;
 using Options = Owned<OrtSessionOptions, ort::ReleaseSessionOptions>;
 using Graph = Owned<OrtSession, ort::ReleaseSession>;
 using Memory = Owned<OrtMemoryInfo, ort::ReleaseMemoryInfo>;
 using Value = Owned<OrtValue, ort::ReleaseValue>;
 using Binding = Owned<OrtIoBinding, ort::ReleaseIoBinding>;
 using TypeInfo = Owned<OrtTypeInfo, ort::ReleaseTypeInfo>;
-using CudaOptions = Owned<OrtCUDAProviderOptionsV2, ort::ReleaseCudaProviderOptions>;
 
 // One input or output; a size of -1 is free at run time.
 struct Tensor {
@@ -156,24 +59,27 @@ std::string text_of(const Tensor& tensor) { return tensor.type + " " + shape_tex
 // An opened graph, what it was made with, and what it says of itself.
 struct OpenGraph {
     // Opens a graph and compares its inputs and outputs with the contract.
-    OpenGraph(const Runtime& runtime, const OrtEnv* env, const std::string& path, const GraphSpec& spec,
-              const EngineOptions& options)
-        : runtime(runtime), path(path), spec(spec), graph(runtime.api) {
-        Options made(runtime.api);
-        runtime.check(ort::CreateSessionOptions::call(runtime.api, made.out()), "session options");
+    OpenGraph(const OnnxRuntime& runtime, const GraphFile& file, const EngineOptions& options)
+        : runtime(runtime), path(file.path), spec(file.spec), graph(runtime.api()) {
+        Options made(runtime.api());
+        runtime.check(ort::CreateSessionOptions::call(runtime.api(), made.out()), "session options");
         // ONNX Runtime's warnings are about its own optimiser, not about anything a user can change.
-        runtime.check(ort::SetSessionLogSeverityLevel::call(runtime.api, made.get(), ort::LOG_ERROR), "session options");
+        runtime.check(ort::SetSessionLogSeverityLevel::call(runtime.api(), made.get(), ort::LOG_ERROR), "session options");
         if (options.n_threads > 0)
-            runtime.check(ort::SetIntraOpNumThreads::call(runtime.api, made.get(), options.n_threads), "n_threads");
+            runtime.check(ort::SetIntraOpNumThreads::call(runtime.api(), made.get(), options.n_threads), "n_threads");
         // What QuantizeLinear and DequantizeLinear say, neither more nor less: by itself ONNX Runtime would round the
         // activations of layers too whose weights alone are quantized, and has no products of 8-bit floats.
         add_entry(made, "session.qdq_matmulnbits_accuracy_level", "1");
         if (options.emulated) add_entry(made, "session.disable_quant_qdq", "1");
-        if (options.cuda) append_cuda(made, options.gpu);
-        // They are for the CPU, and replace the functions of the same names in a graph.
+        // By itself a thread that has nothing to do burns its core for 20 ms and more, beside the one that opens the next
+        // graph, or decodes the next frame. Between the operators of a run are microseconds. Before 1.26 nothing reads it.
+        add_entry(made, "session.intra_op.spin_duration_us", "1000");
+        if (options.cuda) append_cuda_provider(runtime, made.get(), options.gpu);
+        // Operators replace the functions of the same names in a graph.
+        if (options.native_operators && options.cuda) register_cuda_operators(runtime, made.get());
         if (options.native_operators && !options.cuda)
-            runtime.check(RegisterCustomOps(made.get(), runtime.base), "native operators");
-        OrtStatus* status = ort::CreateSession::call(runtime.api, env, path.c_str(), made.get(), graph.out());
+            runtime.check(RegisterCustomOps(made.get(), runtime.base()), "native operators");
+        OrtStatus* status = ort::CreateSession::call(runtime.api(), runtime.env(), path.c_str(), made.get(), graph.out());
         try {
             runtime.check(status, path);
         } catch (const Error& error) {
@@ -188,23 +94,7 @@ struct OpenGraph {
     }
 
     void add_entry(const Options& made, const char* key, const char* value) const {
-        runtime.check(ort::AddSessionConfigEntry::call(runtime.api, made.get(), key, value), "session options");
-    }
-
-    void append_cuda(const Options& made, int gpu) const {
-        CudaOptions cuda(runtime.api);
-        OrtStatus* status = ort::CreateCudaProviderOptions::call(runtime.api, cuda.out());
-        // TF32 is off: merging compares similarities, and the recurrence sums for long.
-        const std::string index = std::to_string(gpu);
-        const char *keys[] = {"device_id", "use_tf32"}, *values[] = {index.c_str(), "0"};
-        if (status == nullptr) status = ort::UpdateCudaProviderOptions::call(runtime.api, cuda.get(), keys, values, 2);
-        if (status == nullptr) status = ort::AppendCudaProvider::call(runtime.api, made.get(), cuda.get());
-        try {
-            runtime.check(status, "CUDA");
-        } catch (const Error& error) {
-            throw Error(Status::dependency, std::string("ONNX Runtime cannot use a GPU: ") + error.what(),
-                        "install onnxruntime-gpu with its CUDA libraries, or use the CPU");
-        }
+        runtime.check(ort::AddSessionConfigEntry::call(runtime.api(), made.get(), key, value), "session options");
     }
 
     // What it has otherwise than the contract; empty if nothing.
@@ -233,7 +123,7 @@ struct OpenGraph {
     }
 
     std::vector<Tensor> tensors(bool is_input) const {
-        const Table api = runtime.api;
+        const OrtTable api = runtime.api();
         std::size_t n = 0;
         runtime.check(is_input ? ort::SessionGetInputCount::call(api, graph.get(), &n)
                                : ort::SessionGetOutputCount::call(api, graph.get(), &n), path);
@@ -263,7 +153,7 @@ struct OpenGraph {
         return all;
     }
 
-    const Runtime& runtime;
+    const OnnxRuntime& runtime;
     std::string path;
     GraphSpec spec;
     Graph graph;
@@ -290,7 +180,7 @@ private:
     static int type_of(const float*) { return ort::FLOAT; }
     static int type_of(const std::uint8_t*) { return ort::UINT8; }
     static int type_of(const std::int32_t*) { return ort::INT32; }
-    Table api() const { return graph_.runtime.api; }
+    OrtTable api() const { return graph_.runtime.api(); }
     void check(OrtStatus* status) const { graph_.runtime.check(status, graph_.path); }
 
     // The binding holds the value; the value is on our memory.
@@ -387,18 +277,18 @@ private:
 
 class OnnxEngine : public Engine {
 public:
-    OnnxEngine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes, const EngineOptions& options)
-        : sizes_(sizes), backend_(options.cuda ? "onnxruntime-cuda" : "onnxruntime-cpu"), runtime_(options.library),
-          env_(made_env()), memory_(runtime_.api), vision_(runtime_, env_.get(), vision.path, vision.spec, options),
-          language_(runtime_, env_.get(), language.path, language.spec, options) {
+    OnnxEngine(std::shared_ptr<const OnnxRuntime> runtime, const GraphFile& vision, const GraphFile& language,
+               const GraphSizes& sizes, const EngineOptions& options)
+        : sizes_(sizes), backend_(options.cuda ? "onnxruntime-cuda" : "onnxruntime-cpu"), runtime_(std::move(runtime)),
+          memory_(runtime_->api()), vision_(*runtime_, vision, options), language_(*runtime_, language, options) {
         if (options.cuda) cuda_.emplace(options.gpu);
-        runtime_.check(ort::CreateCpuMemoryInfo::call(runtime_.api, ort::ARENA_ALLOCATOR, ort::MEMORY_DEFAULT, memory_.out()),
-                       "memory");
+        runtime_->check(ort::CreateCpuMemoryInfo::call(runtime_->api(), ort::ARENA_ALLOCATOR, ort::MEMORY_DEFAULT, memory_.out()),
+                        "memory");
     }
 
     const std::string& backend() const override { return backend_; }
     const Cuda* cuda() const override { return cuda_ ? &*cuda_ : nullptr; }
-    std::string version() const override { return "ONNX Runtime " + runtime_.version; }
+    std::string version() const override { return "ONNX Runtime " + runtime_->version(); }
     std::unique_ptr<Vision> open_vision() const override {
         return std::make_unique<OnnxVision>(vision_, memory_.get(), sizes_);
     }
@@ -407,17 +297,10 @@ public:
     }
 
 private:
-    Env made_env() const {
-        Env env(runtime_.api);
-        runtime_.check(ort::CreateEnv::call(runtime_.api, ort::LOG_ERROR, "aurora", env.out()), "environment");
-        return env;
-    }
-
     GraphSizes sizes_;
     std::string backend_;
     std::optional<Cuda> cuda_;
-    Runtime runtime_;
-    Env env_;
+    std::shared_ptr<const OnnxRuntime> runtime_;  // before everything that was made with it
     Memory memory_;
     OpenGraph vision_, language_;
 };
@@ -431,10 +314,14 @@ std::string native_level() {
     return level;
 }
 
-std::unique_ptr<Engine> open_onnx_engine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes,
-                                         const EngineOptions& options) {
+std::shared_ptr<const OnnxRuntime> load_onnx_runtime(const EngineOptions& options) {
+    return std::make_shared<const OnnxRuntime>(options.library);
+}
+
+std::unique_ptr<Engine> open_onnx_engine(std::shared_ptr<const OnnxRuntime> runtime, const GraphFile& vision,
+                                         const GraphFile& language, const GraphSizes& sizes, const EngineOptions& options) {
     if (options.native_operators && !options.cuda) native_level();
-    return std::make_unique<OnnxEngine>(vision, language, sizes, options);
+    return std::make_unique<OnnxEngine>(std::move(runtime), vision, language, sizes, options);
 }
 
 }  // namespace aurora

@@ -1,15 +1,11 @@
 #include "external_data.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <charconv>
 #include <cstring>
 #include <stdexcept>
 
 #include "error.h"
+#include "mapped_file.h"
 #include "text.h"
 
 namespace aurora {
@@ -121,30 +117,6 @@ void walk(std::string_view message, Message kind, int depth, std::vector<Externa
     if (is_external) found.push_back(std::move(data));
 }
 
-// The content of a file, mapped.
-class Map {
-public:
-    explicit Map(const std::string& path) {
-        const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        struct stat status {};
-        if (descriptor >= 0 && ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0) {
-            size_ = static_cast<std::size_t>(status.st_size);
-            address_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
-        }
-        if (descriptor >= 0) ::close(descriptor);
-        if (address_ == MAP_FAILED) throw std::runtime_error("it cannot be read, or is empty");
-    }
-    ~Map() { ::munmap(address_, size_); }
-    Map(const Map&) = delete;
-    Map& operator=(const Map&) = delete;
-
-    std::string_view content() const { return {static_cast<const char*>(address_), size_}; }
-
-private:
-    void* address_ = MAP_FAILED;
-    std::size_t size_ = 0;
-};
-
 }  // namespace
 
 std::vector<ExternalData> find_external_data(std::string_view model) {
@@ -156,9 +128,10 @@ std::vector<ExternalData> find_external_data(std::string_view model) {
 void check_external_data(const std::string& bundle, const Manifest& manifest, const std::string& role) {
     const std::string path = resolve(bundle, manifest, role), &relative = manifest.files.at(role);
     const char* hint = "do not use this bundle unless you made it yourself; build it again";
+    const MappedFile file(path, "not an ONNX graph", hint);
     std::vector<ExternalData> found;
     try {
-        found = find_external_data(Map(path).content());
+        found = find_external_data(file.content());
     } catch (const std::runtime_error& error) {
         throw Error(Status::integrity, path + ": not an ONNX graph: " + error.what(), hint);
     }

@@ -28,6 +28,7 @@ constexpr int NO_SUCH_FILE = 3, NOT_IMPLEMENTED = 9;  // OrtErrorCode
 using GetErrorCode = Entry<1, int(const OrtStatus*)>;
 using GetErrorMessage = Entry<2, const char*(const OrtStatus*)>;
 using CreateEnv = Entry<3, OrtStatus*(int severity, const char* log_id, OrtEnv**)>;
+using DisableTelemetryEvents = Entry<6, OrtStatus*(const OrtEnv*)>;
 using CreateSession = Entry<7, OrtStatus*(const OrtEnv*, const char* path, const OrtSessionOptions*, OrtSession**)>;
 using CreateSessionOptions = Entry<10, OrtStatus*(OrtSessionOptions**)>;
 using SetSessionLogSeverityLevel = Entry<22, OrtStatus*(OrtSessionOptions*, int)>;

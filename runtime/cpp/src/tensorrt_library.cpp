@@ -2,16 +2,14 @@
 #ifdef AURORA_TENSORRT
 
 #include <dlfcn.h>
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
+#include "cuda_libraries.h"
 #include "error.h"
+#include "mapped_file.h"
 
 namespace aurora {
 namespace {
@@ -29,37 +27,9 @@ constexpr const char* INSTALL_TENSORRT =
     "a Jetson has it (JetPack); elsewhere install NVIDIA's package, or name its libnvinfer.so in the option tensorrt_library "
     "or in AURORA_TENSORRT; see docs/DEVICES.md";
 
-// The plugins: where plugins/cuda/__init__.py looks, but that the folder is that of libaurora.
-constexpr const char* PLUGIN_FOLDER = "AURORA_CUDA_LIBRARIES";
-constexpr const char* PLUGIN_LIBRARY = "libaurora_tensorrt.so";
 constexpr const char* BUILD_PLUGINS =
     "see plugins/cuda/README.md: cmake builds libaurora_tensorrt.so where nvcc is; it lies beside libaurora, or in the folder "
     "that AURORA_CUDA_LIBRARIES names";
-
-// An engine's file, mapped: it may have gigabytes, and TensorRT reads it once.
-class MappedFile {
-public:
-    explicit MappedFile(const std::string& path) {
-        const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-        struct stat status {};
-        if (descriptor >= 0 && ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0) {
-            size_ = static_cast<std::size_t>(status.st_size);
-            data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, descriptor, 0);
-        }
-        if (descriptor >= 0) ::close(descriptor);
-        if (data_ == MAP_FAILED)
-            throw Error(Status::integrity, path + ": cannot be read, or is empty", "copy the bundle again from where it came from");
-    }
-    ~MappedFile() { ::munmap(data_, size_); }
-    MappedFile(const MappedFile&) = delete;
-    MappedFile& operator=(const MappedFile&) = delete;
-    const void* data() const { return data_; }
-    std::size_t size() const { return size_; }
-
-private:
-    void* data_ = MAP_FAILED;
-    std::size_t size_ = 0;
-};
 
 template <typename Function>
 Function* symbol(void* library, const char* name, const std::string& path) {
@@ -81,26 +51,6 @@ void* load(const std::string& path) {
     }
     dlclose(library);  // it stays
     return library;
-}
-
-bool is_file(const std::string& path) {
-    struct stat status {};
-    return ::stat(path.c_str(), &status) == 0 && S_ISREG(status.st_mode);
-}
-
-// Of our plugins; empty if they are not there, or switched off.
-std::string plugin_path() {
-    const char* chosen = std::getenv(PLUGIN_FOLDER);
-    if (chosen != nullptr && std::strcmp(chosen, "off") == 0) return {};
-    std::string folder = chosen == nullptr ? "" : chosen;
-    Dl_info here{};
-    if (folder.empty() && dladdr(PLUGIN_LIBRARY, &here) != 0 && here.dli_fname != nullptr) {
-        folder = here.dli_fname;
-        const std::size_t slash = folder.rfind('/');
-        folder = slash == folder.npos ? "." : folder.substr(0, slash);
-    }
-    const std::string path = folder + "/" + PLUGIN_LIBRARY;
-    return is_file(path) ? path : std::string();
 }
 
 std::string type_name(DataType type) {
@@ -194,7 +144,7 @@ TensorRt::TensorRt(int gpu, const std::string& library) : cuda_(gpu) {
 }
 
 void TensorRt::load_plugins(nvinfer1::IPluginRegistry* registry) const {
-    const std::string path = plugin_path();
+    const std::string path = find_cuda_library(CUDA_TENSORRT_LIBRARY);
     // The registry is the process's: another model may have brought them already.
     if (path.empty() || registry == nullptr || registry->getCreator("Wkv6", "1", "aurora") != nullptr) return;
     if (registry->loadLibrary(path.c_str()) == nullptr)
@@ -202,7 +152,8 @@ void TensorRt::load_plugins(nvinfer1::IPluginRegistry* registry) const {
 }
 
 std::unique_ptr<nvinfer1::ICudaEngine> TensorRt::deserialize(const std::string& path) {
-    const MappedFile file(path);
+    // Mapped: it may have gigabytes, and TensorRT reads it once.
+    const MappedFile file(path, "no engine", "copy the bundle again from where it came from");
     std::unique_ptr<nvinfer1::ICudaEngine> engine(runtime_->deserializeCudaEngine(file.data(), file.size()));
     if (engine == nullptr)
         throw Error(Status::incompatible, path + ": TensorRT " + version_ + " does not open it: " + words(),

@@ -1,7 +1,8 @@
 // Runs a libFuzzer target where clang is missing: every file of a corpus, then random changes of them, for a time.
 // It does not see which code was reached, as libFuzzer does; with the sanitizers it finds what plain inputs break.
 //
-//   fuzz_manifest CORPUS_FOLDER [SECONDS [SEED]]      an input that ends the process is in ./crash-input
+//   fuzz_manifest [-max_total_time=SECONDS] [-seed=NUMBER] CORPUS_FOLDER...     as libFuzzer, but that nothing is added to
+//                                                           the first folder; an input that ends the process is in ./crash-input
 #include <algorithm>
 #include <chrono>
 #include <csignal>
@@ -56,6 +57,13 @@ void run(const std::string& input) {
     LLVMFuzzerTestOneInput(bytes.data(), bytes.size());
 }
 
+void read_corpus(const std::string& folder, std::vector<std::string>& corpus) {
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        std::ifstream file(entry.path(), std::ios::binary);
+        corpus.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+    }
+}
+
 std::string running;
 
 void keep_input() { std::ofstream("crash-input", std::ios::binary) << running; }
@@ -72,19 +80,26 @@ void keep_input_and_end(int signal) {
 extern "C" void __sanitizer_set_death_callback(void (*callback)()) __attribute__((weak));
 
 int main(int argc, char** argv) {
-    if (argc < 2) {
-        std::fprintf(stderr, "usage: %s CORPUS_FOLDER [SECONDS [SEED]]\n", argv[0]);
-        return 2;
-    }
-    const double seconds = argc > 2 ? std::atof(argv[2]) : 4;
-    const std::uint64_t seed = argc > 3 ? std::strtoull(argv[3], nullptr, 10) : 1;
+    double seconds = 4;
+    std::uint64_t seed = 1;
     std::vector<std::string> corpus;
-    for (const auto& entry : std::filesystem::directory_iterator(argv[1])) {
-        std::ifstream file(entry.path(), std::ios::binary);
-        corpus.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
+    for (int i = 1; i < argc; ++i) {
+        const std::string argument = argv[i];
+        const std::size_t equals = argument.find('=');
+        const std::string value = equals == argument.npos ? "" : argument.substr(equals + 1);
+        if (argument.rfind("-max_total_time=", 0) == 0) {
+            seconds = std::atof(value.c_str());
+        } else if (argument.rfind("-seed=", 0) == 0) {
+            seed = std::strtoull(value.c_str(), nullptr, 10);
+        } else if (argument[0] == '-') {
+            std::fprintf(stderr, "%s: unknown option %s\n", argv[0], argv[i]);
+            return 2;
+        } else {
+            read_corpus(argument, corpus);
+        }
     }
     if (corpus.empty()) {
-        std::fprintf(stderr, "%s: no files\n", argv[1]);
+        std::fprintf(stderr, "usage: %s [-max_total_time=SECONDS] [-seed=NUMBER] CORPUS_FOLDER...   (with files in one of them)\n", argv[0]);
         return 2;
     }
     if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(keep_input);

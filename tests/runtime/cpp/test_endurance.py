@@ -29,6 +29,7 @@ def growth(run, rounds: int) -> list[int]:
     for _ in range(rounds):
         run()
         sizes.append(resident_bytes())
+        print(f"{sizes[-1] / 2**20:.2f} MiB", flush=True)  # seen with -s
     return [later - earlier for earlier, later in pairwise(sizes)]
 
 

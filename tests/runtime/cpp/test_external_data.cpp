@@ -71,7 +71,7 @@ TEST(ExternalData, StaysInsideTheBundle) {
 
 TEST(ExternalData, NoOnnxFile) {
     Bundle bundle;
-    EXPECT_EQ(bundle.refused(""), "not an ONNX graph: it cannot be read, or is empty");
+    EXPECT_EQ(bundle.refused(""), "not an ONNX graph: it is empty");
     EXPECT_EQ(bundle.refused("\x07"), "not an ONNX graph: a field in it has an unknown type");
     EXPECT_EQ(bundle.refused("\x3a\x7f"), "not an ONNX graph: a field in it ends behind the file");
     EXPECT_EQ(bundle.refused(std::string(20, '\xff')), "not an ONNX graph: a number in it has over ten bytes");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -87,6 +88,15 @@ def test_the_smallest_example(build, library, testbed_bundle, root):
     assert found.returncode == 0
     assert found.stdout.decode().strip()
     assert len((root / "runtime/cpp/examples/embed_min.c").read_text().splitlines()) < 60
+
+
+@pytest.mark.parametrize("program", ["aurora-run", "embed_min"])
+def test_onnxruntime_reports_to_nobody(build, library, testbed_bundle, tmp_path, program):
+    """What Microsoft's builds would report they keep in a database in the home folder."""
+    arguments = {"aurora-run": ("--bench", "--bench-frames", 0, "--bench-tokens", 1), "embed_min": ("What is shown?",)}
+    environment = {"HOME": str(tmp_path), "AURORA_ONNXRUNTIME": os.environ["AURORA_ONNXRUNTIME"]}
+    assert run(build / "examples" / program, testbed_bundle, *arguments[program], env=environment).returncode == 0
+    assert not list(tmp_path.rglob("*"))
 
 
 APPLICATION = """
