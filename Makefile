@@ -20,10 +20,11 @@ help:  ## list the targets
 demo: $(VENV)/installed-export,cpu  ## build a bundle from the testbed's checkpoint, then answer questions about its clips
 	@$(BIN)/python testbed/demo.py --bundle $(BUNDLE)
 
-# Two processes of one thread each: the models are tiny, and threads would only wait for each other.
+# Two processes of one thread each: the models are tiny, and threads would only wait for each other. worksteal: neighbours
+# stay in one process, and what their files build is built once.
 test: $(VENV)/installed-dev  ## run the fast tests (no GPU, no network)
 	@echo "==> pytest: every test that is neither slow nor needs a GPU"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow and not gpu and not tensorrt and not cpp"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "not slow and not gpu and not tensorrt and not cpp"
 
 # The kernels know nothing of ONNX Runtime, so a program of their own can run them under the sanitizers.
 sanitize: build/kernel_tests build/kernel_tests_aarch64  ## run the native kernels under AddressSanitizer and UBSan
@@ -81,10 +82,10 @@ cpp: $(VENV)/installed-dev build/cpp-headers $(CPP_TOOLS) $(BUNDLE)  ## compile 
 	@for reader in external_data manifest npy state_file tokenizer; do \
 		build/cpp/tests/fuzz_$$reader -max_total_time=2 tests/runtime/cpp/corpus/$$reader || exit 1; done
 	@echo "==> pytest: libaurora beside the Python runtime"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "cpp and not slow" tests/runtime/cpp
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "cpp and not slow" tests/runtime/cpp
 
 cppslow: cpp  ## what takes libaurora minutes: thousands of models and answers, two hours of video
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "cpp and slow" tests/runtime/cpp
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "cpp and slow" tests/runtime/cpp
 
 lint: $(VENV)/installed-dev  ## check style and format
 	@echo "==> ruff: rules and format"
@@ -126,7 +127,7 @@ tensorrt: $(VENV)/installed-dev,dev-tensorrt $(CUDA_TOOLS)  ## smoke-test the Te
 	@echo "==> nvcc: TensorRT plugin for the smoke test"
 	$(call BUILD_PLUGINS,plugins-smoke,$(OUR_DECLARATIONS))
 	@echo "==> pytest: what needs TensorRT's packages"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "tensorrt and not slow and not gpu"
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal -m "tensorrt and not slow and not gpu"
 
 CUDA_AARCH64 := build/cuda-aarch64
 

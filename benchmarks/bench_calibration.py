@@ -54,6 +54,7 @@ N_CLIPS = 32
 N_HELD_OUT = 64
 N_OUTLIERS, OUTLIER_FACTOR = 4, 60.0
 THREADS = 1
+OURS = "ours, "
 HERE = Path(__file__).resolve().parent
 
 
@@ -280,14 +281,14 @@ def measure(quantizer: Quantizer, found: dict[str, Setting], yardstick: Yardstic
 
 
 def quantizers(modelopt_python: str | None) -> dict[str, Quantizer]:
-    """Name of a row -> who quantizes."""
+    """Name of a row -> who quantizes. Ours are named by what they are; which is the default is for the table to say."""
+    methods = [
+        Method(smoothing="auto"),
+        Method(smoothing=0.5),
+        *(Method(name=name, smoothing=None) for name in ("mse", "entropy", "percentile", "max")),
+    ]
     rows: dict[str, Quantizer] = {
-        "ours, mse (default)": ours(Method()),
-        "ours, mse, smoothing auto": ours(Method(smoothing="auto")),
-        "ours, mse, smoothing 0.5": ours(Method(smoothing=0.5)),
-        "ours, entropy": ours(Method(name="entropy")),
-        "ours, percentile": ours(Method(name="percentile")),
-        "ours, max": ours(Method(name="max")),
+        **{f"{OURS}{method}": ours(method) for method in methods},
         **{f"onnxruntime {method}": onnxruntime_static(method) for method in ("MinMax", "Percentile", "Entropy")},
     }
     if modelopt_python is not None:

@@ -5,19 +5,24 @@ r"""What the errors that a build limits cost in answers: one model, quantized wo
 
 The ends of all codes are moved inwards (or outwards) by a factor, so that activations are cut off (or rounded more
 coarsely) more and more. For each the errors of `export/comparison.py`, on the inputs of a build, against the float32
-graphs; and what is lost over the questions.
+graphs; and what is lost over the questions. With --resume FILE a factor that was measured before, by this commit and on
+the same inputs, is not measured again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
+from environment import environment
+from resumed import Rows
 
 from aurora_export.calibration.gate import loss_of
 from aurora_export.calibration.measures import Yardstick, remembering
@@ -44,9 +49,9 @@ def with_ends_times(scales: Scales, factor: float) -> Scales:
     return scales.model_copy(update={"tensors": tensors})
 
 
-def errors_of(candidate: OpenedBundle, yardstick: OpenedBundle) -> dict[str, float]:
+def errors_of(candidate: OpenedBundle, yardstick: OpenedBundle, limits: Mapping[str, float]) -> dict[str, float]:
     """The errors that a build limits, the float32 graphs being the reference."""
-    comparison = Comparison(LIMITS["int8-qdq"])
+    comparison = Comparison(limits)
     for n_frames in FRAME_BATCHES:
         frames = {"frames": sample_frames(n_frames, yardstick.manifest.config.vision.image_size, seed=n_frames)}
         comparison.add_vision(candidate.vision.run(frames), yardstick.vision.run(frames))
@@ -68,23 +73,38 @@ def errors_of(candidate: OpenedBundle, yardstick: OpenedBundle) -> dict[str, flo
 @click.option("--scales", type=click.Path(path_type=Path), required=True, help="Of this fp32 bundle.")
 @click.option("--questions", type=click.Path(path_type=Path), required=True, help="JSON lines.")
 @click.option("--precision", default="int8", show_default=True, help="Recipe.")
-def main(bundle: Path, scales: Path, questions: Path, precision: str) -> None:
+@click.option("--resume", type=click.Path(path_type=Path), help="JSON lines of what was measured; appended to.")
+def main(bundle: Path, scales: Path, questions: Path, precision: str, resume: Path | None) -> None:
     """Print one JSON object."""
     asked, read = read_questions(questions), read_scales(scales)
-    yardstick = remembering(open_bundle(bundle, threads=1))
-    known = Yardstick.of(yardstick, asked.questions)
-    rows: list[dict[str, Any]] = []
+    yardstick, limits = remembering(open_bundle(bundle, threads=1)), LIMITS[f"{precision}-qdq"]
+    identity = {
+        "yardstick": yardstick.fingerprint,
+        "questions": asked.digest,
+        "scales": hashlib.sha256(read.model_dump_json().encode()).hexdigest(),
+        "precision": precision,
+        "commit": environment()["commit"],
+    }
+    done, known = Rows(resume, identity), None
     for factor in FACTORS:
+        if f"{factor:g}" in done:
+            continue
         print(f"ends times {factor:g} ...", file=sys.stderr, flush=True)
+        known = known or Yardstick.of(yardstick, asked.questions)
         variants = Variants.of(yardstick, with_ends_times(read, factor), RECIPES[precision], threads=1)
         with variants.opened(frozenset(variants.groups)) as candidate:
             loss = loss_of(known.measure(candidate), known.outcomes)
-            errors = errors_of(candidate, yardstick)
-        rows.append(
-            {"factor": factor, "errors": errors, "drop": loss.drop, "drop_error": loss.drop_error, "loss": asdict(loss)}
-        )
-    result = {"what": f"{precision}, the ends of all codes moved by a factor", "questions": len(asked.questions)}
-    json.dump(result | {"rows": rows}, sys.stdout, indent=2)
+            errors = errors_of(candidate, yardstick, limits)
+        row = {"factor": factor, "errors": errors, "drop": loss.drop, "drop_error": loss.drop_error}
+        done.add(f"{factor:g}", row | {"loss": asdict(loss)})
+    result: dict[str, Any] = {
+        "what": f"{precision}, the ends of all codes moved by a factor",
+        "method": read.method,
+        "questions": len(asked.questions),
+        "limits": limits,
+        "rows": [done[f"{factor:g}"] for factor in FACTORS],
+    }
+    json.dump(result, sys.stdout, indent=2)
     print()
 
 

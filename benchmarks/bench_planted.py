@@ -94,7 +94,7 @@ def main(bundle: Path, clips: Path, work: Path, n_clips: int, precision: str, le
         planted_bundle = Path(shutil.copytree(bundle, Path(folder) / "planted.aurora"))
         planted = plant_outliers(planted_bundle, "*")
         rows = []
-        for method in (Method(), Method(smoothing="auto"), Method(smoothing=0.5)):
+        for method in (Method(smoothing=None), Method(smoothing="auto"), Method(smoothing=0.5)):
             print(f"{method} ...", file=sys.stderr, flush=True)
             rows.append(measure(planted_bundle, videos, n_clips, method, precision, length))
     result = {

@@ -19,12 +19,13 @@ from typing import Any
 
 import click
 from environment import environment
+from resumed import Rows
 
 from aurora_export.calibration.gate import Verdict
 from aurora_export.calibration.measures import Yardstick, remembering
 from aurora_export.calibration.questions import read_questions
 from aurora_export.calibration.report import Report, make_report
-from aurora_export.manifest import Manifest
+from aurora_export.manifest import Manifest, read_manifest
 from aurora_export.runtime.opened_bundle import open_bundle
 
 GATE = {"int4-qdq": 2.0}
@@ -65,22 +66,20 @@ def main(yardstick: Path, bundles: tuple[Path, ...], questions: Path, resume: Pa
     asked = read_questions(questions)
     base = remembering(open_bundle(yardstick, threads=threads))
     identity = {"yardstick": base.fingerprint, "questions": asked.digest, "commit": environment()["commit"]}
-    done = read_done(resume, identity)
+    done = Rows(resume, identity)
     known = None
-    for bundle in bundles:
-        opened = open_bundle(bundle, threads=threads)
-        if opened.fingerprint in done:
+    fingerprints = [read_manifest(bundle).fingerprint for bundle in bundles]
+    for bundle, fingerprint in zip(bundles, fingerprints, strict=True):
+        if fingerprint in done:
             continue
+        opened = open_bundle(bundle, threads=threads)
         print(f"{bundle} ...", file=sys.stderr, flush=True)
         start = time.monotonic()
         known = known or Yardstick.of(base, asked.questions)
         row = row_of(make_report(opened, base, asked, known=known), opened.manifest)
         row["minutes"] = round((time.monotonic() - start) / 60, 1)
-        done[opened.fingerprint] = row
-        if resume is not None:
-            with resume.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({**identity, "bundle": opened.fingerprint, "row": row}) + "\n")
-    rows = [done[open_bundle(bundle, verify=False).fingerprint] for bundle in bundles]
+        done.add(fingerprint, row)
+    rows = [done[fingerprint] for fingerprint in fingerprints]
     result = {
         "what": "bundles against the fp32 one of the same checkpoint, the same questions, greedy",
         "questions": len(asked.questions),
@@ -90,14 +89,6 @@ def main(yardstick: Path, bundles: tuple[Path, ...], questions: Path, resume: Pa
     }
     json.dump(result, sys.stdout, indent=2)
     print()
-
-
-def read_done(resume: Path | None, identity: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Fingerprint of a bundle -> its row, of those that were measured under the same circumstances."""
-    if resume is None or not resume.exists():
-        return {}
-    lines = [json.loads(line) for line in resume.read_text(encoding="utf-8").splitlines()]
-    return {line["bundle"]: line["row"] for line in lines if {**line, **identity} == line}
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import Any
 from report_calibration import (
     calibration_table,
     full_size_calibration_table,
+    limits_table,
     planted_table,
     quantized_table,
     rounding_table,
@@ -235,6 +236,7 @@ TABLES = {
         "full size": full_size_calibration_table,
         "rounding": rounding_table,
         "quantized": quantized_table,
+        "limits": limits_table,
         "calibration": calibration_table,
         "planted": planted_table,
     },

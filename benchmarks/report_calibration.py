@@ -8,6 +8,22 @@ from typing import Any
 
 from result_tables import read_result, table
 
+from aurora_export.calibration.calibrate import Method
+
+OURS = "ours, "
+"""Begins the names of our own rows of `calibration.json`, before the method."""
+
+
+def method_text(method: str) -> str:
+    """A method as a scale file names it, for a reader: what it does to channels, and whether it is the default.
+
+    What is the default is known here, not in a result file: that says what was measured.
+    """
+    method = re.sub(r" \(default\)$|, moments of .*", "", method)
+    is_default = method == str(Method())
+    text = method if "smoothing" in method else f"{method}, no smoothing"
+    return f"{text} (default)" if is_default else text
+
 
 def quantized_table() -> str:
     """What each precision loses against fp32 on the testbed under noise."""
@@ -37,11 +53,10 @@ def quantized_table() -> str:
 
 
 def precision_text(row: Mapping[str, Any]) -> str:
-    """The precision of a bundle, and what is not by default about it."""
+    """The precision of a bundle, how its activations were calibrated, and what is not by default about it."""
     parts = [row["precision"]]
-    smoothing = re.search(r"smoothing [a-z0-9.]+", row.get("method") or "")
-    if smoothing and row["precision"].endswith("-qdq"):
-        parts.append(smoothing[0])
+    if row.get("method") and row["precision"].endswith("-qdq"):
+        parts.append(method_text(row["method"]))
     if row.get("error_feedback"):
         parts.append("error feedback")
     return ", ".join(parts)
@@ -61,24 +76,35 @@ def rounding_table() -> str:
 
 
 def limits_table() -> str:
-    """Errors that a build limits, and what they cost in answers."""
-    names = ("visual_tokens.pooled", "token_sizes", "logits", "next_att_shift", "next_ffn_shift", "next_wkv")
-    rows = [
-        [
-            f"{row['factor']:g}",
-            *(f"{row['errors'].get(name, 0):.2f}" for name in names),
-            f"{0.0 - row['drop']:+.1f} ± {row['drop_error']:.1f}",
-        ]
-        for row in sorted(read_result("quantization_limits")["rows"], key=lambda row: row["drop"])
-    ]
-    return table(["ends times", *names, "points"], rows)
+    """Errors that a build limits, and what they cost in answers; from the least lost to the most."""
+    result = read_result("quantization_limits")
+    names = ("visual_tokens.pooled", "visual_tokens.matched", "token_sizes", "logits")
+    names = (*names, "next_att_shift", "next_ffn_shift", "next_wkv")
+    rows = [["limit", *(f"{result['limits'][name]:.2f}" for name in names), "", ""]]
+    for row in sorted(result["rows"], key=lambda row: row["drop"]):
+        errors = row["errors"]
+        rows.append(
+            [
+                f"{row['factor']:g}",
+                *(f"{errors.get(name, 0):.2f}" for name in names),
+                "fails" if is_beyond(errors, result["limits"]) else "passes",
+                f"{0.0 - row['drop']:+.1f} ± {row['drop_error']:.1f}",
+            ]
+        )
+    points = f"points, {result['questions']} questions"
+    return table(["ends times", *(f"`{name}`" for name in names), "a build", points], rows)
+
+
+def is_beyond(errors: Mapping[str, float], limits: Mapping[str, float]) -> bool:
+    """Whether a build with these errors fails, as `Comparison` decides it."""
+    return any(error > limits[name] for name, error in errors.items())
 
 
 def calibration_table() -> str:
     """Our calibrations of the vision graph at int8 beside those of others."""
     rows = [
         [
-            name,
+            f"{OURS}{method_text(name.removeprefix(OURS))}" if name.startswith(OURS) else name,
             f"{100 * row['error_twin']:.2f} %",
             f"{100 * row['error_planted']:.2f} %",
             f"{100 * row['accuracy']:.1f} %",
@@ -94,18 +120,10 @@ def calibration_table() -> str:
 def full_size_calibration_table() -> str:
     """What calibrating the 2B model takes."""
     result = read_result("full_size_calibration")
-    head = [
-        "clips",
-        "frames",
-        "tokens in runs",
-        "one by one",
-        "tensors",
-        "threads",
-        "time",
-        "peak memory",
-        "… anonymous",
-    ]
+    head = ["method", "clips", "frames", "tokens in runs", "one by one", "tensors", "threads", "time"]
+    head += ["peak memory", "… anonymous"]
     row = [str(result[name]) for name in ("clips", "frames", "tokens", "steps", "tensors", "threads")]
+    row = [method_text(result["method"]), *row]
     memory = [f"{result[name] * 2**20 / 1e9:.1f} GB" for name in ("peak_rss_mib", "peak_anonymous_mib")]
     return table(head, [[*row, f"{result['minutes']:.0f} min", *memory]])
 
@@ -117,7 +135,9 @@ def planted_table() -> str:
         visual, drift = row["visual"], row["drift"]
         worst = [max(entry["states"].values()) for entry in drift]
         cells = [f"{visual['pooled']:.4f}", f"{visual['matched']:.4f}"]
-        rows.append([row["method"], *cells, f"{worst[0]:.3f}", f"{worst[-1]:.3f}", f"{drift[-1]['logits']:.3f}"])
+        rows.append(
+            [method_text(row["method"]), *cells, f"{worst[0]:.3f}", f"{worst[-1]:.3f}", f"{drift[-1]['logits']:.3f}"]
+        )
     ends = [entry["n_tokens"] for entry in read_result("testbed_planted")["rows"][0]["drift"]]
     head = ["calibration", "pooled cosine", "matched cosine", f"state after {ends[0]} tokens"]
     return table([*head, f"… after {ends[-1]}", "logits there"], rows)

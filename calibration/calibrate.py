@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, Protocol
@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from aurora_export.calibration.clips import Clip, Showing, data_digest
-from aurora_export.calibration.error_feedback import save_moments
+from aurora_export.calibration.moments import MomentsFile, moment_bytes, moments_path
 from aurora_export.calibration.ranges import DEFAULT_PERCENTILE, METHODS, choose_range
 from aurora_export.calibration.scales_file import (
     FORMAT,
@@ -28,7 +28,7 @@ from aurora_export.calibration.scales_file import (
 from aurora_export.calibration.sites import Site, find_sites
 from aurora_export.calibration.smoothing import divided_parameters, smoothing_factors, weight_maxima
 from aurora_export.calibration.smoothing_choice import chosen_factors
-from aurora_export.calibration.streaming_pass import Pass, Seen, working_folder
+from aurora_export.calibration.streaming_pass import SEEN_FILES, Pass, Seen, working_folder
 from aurora_export.calibration.tensor_statistics import TensorStatistics
 from aurora_export.errors import IncompatibleError, ResourceError, UsageError
 from aurora_export.manifest import Manifest, read_manifest, resolve, verify_files
@@ -38,6 +38,7 @@ HALF_HEADROOM = 65504 / 4
 
 MAX_DIVISOR = 64
 MAX_MOMENT_BYTES = 2 * 2**30
+"""Of second moments in memory at once: where there are more, the clips are seen once for each group that fits."""
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +59,8 @@ class Method:
 
     name: str = "mse"
     percentile: float = DEFAULT_PERCENTILE
-    smoothing: float | Literal["auto"] | None = None
-    """alpha of SmoothQuant, 0 to 1; auto: only where it is expected to help; None: no smoothing"""
+    smoothing: float | Literal["auto"] | None = "auto"
+    """alpha of SmoothQuant, 0 to 1; auto: 0.5, only where it is expected to help; None: no smoothing"""
     moments_of: tuple[str, ...] = ()
     """patterns of sites whose second moments are kept, for error feedback"""
 
@@ -72,7 +73,7 @@ class Method:
             raise UsageError(f"percentile is {self.percentile:g}; from 50 to 100 is possible")
 
     def __str__(self) -> str:
-        """As the scale file names it."""
+        """As the scale file names it; smoothing is named where there is some."""
         name = f"percentile {self.percentile:g}" if self.name == "percentile" else self.name
         alpha = self.smoothing
         smoothing = "" if alpha is None else f", smoothing {alpha if isinstance(alpha, str) else format(alpha, 'g')}"
@@ -115,29 +116,75 @@ def calibrate(
     if out.exists():
         return _reused(out, graphs, data, method), False
     sites = {name: find_sites(model.graph) for name, model in models.items()}
-    with_moments = _with_moments(sites, method)
-    key = {"graphs": graphs, "data": data, "moments": sorted(with_moments), "showing": asdict(showing)}
+    groups = _moment_groups(sites, method)
+    key = {"graphs": graphs, "data": data, "moments": groups, "showing": asdict(showing)}
     with working_folder(out, key) as folder:
-        run = Pass(
-            bundle=bundle,
-            manifest=manifest,
-            clips=clips,
-            showing=showing,
-            taps={name: _taps(sites[name], _residuals(manifest, name)) for name in sites},
-            with_moments=with_moments,
-            folder=folder,
-            threads=threads,
-        )
-        progress.phase("vision")
-        seen = {"vision": run.run_vision(progress.detail)}
-        progress.phase("language")
-        seen["language"] = run.run_language(progress.detail)
+        moments = _moments_file(folder, sites, groups, graphs, data)
+        seen = {}
+        for graph in sites:
+            first = Pass(
+                bundle=bundle,
+                manifest=manifest,
+                clips=clips,
+                showing=showing,
+                graph=graph,
+                taps=_taps(sites[graph].values(), _residuals(manifest, graph)),
+                folder=folder,
+                threads=threads,
+            )
+            seen[graph] = _run_passes(first, sites[graph], groups[graph], moments, progress)
         progress.phase("choose the ranges")
         scales = _scales(models, sites, seen, manifest, method, graphs, data, len(clips))
-        if with_moments:
-            save_moments(_moments(sites, seen), out, of=scales)
+        if moments is not None:
+            moments.path.replace(moments_path(out))
         write_scales(scales, out)
     return read_scales(out), True
+
+
+def _run_passes(
+    first: Pass,
+    sites: Mapping[str, Site],
+    groups: Sequence[Sequence[str]],
+    moments: MomentsFile | None,
+    progress: ProgressReporter,
+) -> Seen:
+    """All statistics of a graph by a first pass, and the moments of one group of sites by each; returns the first's."""
+    n_passes = max(len(groups), 1)
+    found = None
+    for part in range(n_passes):
+        wanted = {name: sites[name] for name in (groups[part] if groups else ())}
+        of_group = _taps(wanted.values())
+        run = replace(first, part=part, with_moments=frozenset(of_group), taps=of_group if part else first.taps)
+        progress.phase(first.graph if n_passes == 1 else f"{first.graph}, pass {part + 1} of {n_passes}")
+        seen = run.run(progress.detail)
+        if moments is not None and run.has_moments(seen):
+            for name, site in wanted.items():
+                statistics = seen.tensors[site.activation.name or ""]
+                moments.put(name, statistics.take_moments() / np.float32(statistics.n_rows))
+            run.save(seen)  # without the moments: the file has them
+        found = found or seen
+    assert found is not None
+    return found
+
+
+def _moments_file(
+    folder: Path,
+    sites: Mapping[str, Mapping[str, Site]],
+    groups: Mapping[str, Sequence[Sequence[str]]],
+    graphs: Mapping[str, str],
+    data: str,
+) -> MomentsFile | None:
+    """Where the moments go meanwhile; None if none are wanted."""
+    names = [(graph, name) for graph, of_graph in groups.items() for group in of_graph for name in group]
+    if not names:
+        return None
+    path = folder / "moments"
+    if not path.exists():
+        # Passes whose moments were in it are to be run again.
+        for seen in folder.glob(SEEN_FILES):
+            seen.unlink()
+    widths = {name: sites[graph][name].n_channels for graph, name in names}
+    return MomentsFile(path, widths, graphs=graphs, data=data)
 
 
 def _reused(out: Path, graphs: Mapping[str, str], data: str, method: Method) -> Scales:
@@ -153,32 +200,40 @@ def _reused(out: Path, graphs: Mapping[str, str], data: str, method: Method) -> 
     return found
 
 
-def _taps(sites: Mapping[str, Site], residuals: Sequence[str]) -> dict[str, str]:
+def _taps(sites: Iterable[Site], residuals: Sequence[str] = ()) -> dict[str, str]:
     """Name of a value -> the site that it is of, or its own name."""
-    return {site.activation.name or "": site.name for site in sites.values()} | {name: name for name in residuals}
+    return {site.activation.name or "": site.name for site in sites} | {name: name for name in residuals}
 
 
 def _residuals(manifest: Manifest, graph: str) -> list[str]:
     return manifest.layer_outputs[graph] if graph == "language" else []
 
 
-def _with_moments(sites: Mapping[str, Mapping[str, Site]], method: Method) -> frozenset[str]:
-    """Values of the graphs whose second moments are wanted. Raises ResourceError if they are too many."""
-    wanted = {
-        site.activation.name or "": site.n_channels
-        for of_graph in sites.values()
-        for name, site in of_graph.items()
-        if method.wants_moments(name)
-    }
-    if method.moments_of and not wanted:
+def _moment_groups(sites: Mapping[str, Mapping[str, Site]], method: Method) -> dict[str, list[list[str]]]:
+    """Graph -> groups of sites whose second moments fit in memory together, in their order; none where none are wanted.
+
+    Raises UsageError if the method names sites and there are none, ResourceError if those of one site do not fit.
+    """
+    groups: dict[str, list[list[str]]] = {graph: [] for graph in sites}
+    for graph, of_graph in sites.items():
+        n_bytes = MAX_MOMENT_BYTES + 1
+        for name, site in of_graph.items():
+            if not method.wants_moments(name):
+                continue
+            size = moment_bytes(site.n_channels)
+            if size > MAX_MOMENT_BYTES:
+                raise ResourceError(
+                    f"second moments of {name} take {size / 1e9:.1f} GB, over {MAX_MOMENT_BYTES / 1e9:.1f}",
+                    hint="name other layers, as language.*.att.*",
+                )
+            if n_bytes + size > MAX_MOMENT_BYTES:
+                groups[graph].append([])
+                n_bytes = 0
+            groups[graph][-1].append(name)
+            n_bytes += size
+    if method.moments_of and not any(groups.values()):
         raise UsageError(f"no site is called {' or '.join(method.moments_of)}", hint="as in language.*.att.k")
-    n_bytes = sum(4 * n_channels**2 for n_channels in wanted.values())
-    if n_bytes > MAX_MOMENT_BYTES:
-        raise ResourceError(
-            f"second moments of {len(wanted)} tensors take {n_bytes / 1e9:.1f} GB, over {MAX_MOMENT_BYTES / 1e9:.1f}",
-            hint="name fewer, as language.[0-7].*, and calibrate several times",
-        )
-    return frozenset(wanted)
+    return groups
 
 
 def _scales(
@@ -245,14 +300,3 @@ def _range_of(name: str, site: Site, statistics: TensorStatistics, graph: ir.Gra
         ends = dict.fromkeys(ends, float((statistics.channel_maxima / factors).max()))
     smoothing = None if factors is None else tuple(float(factor) for factor in factors)
     return TensorRange(**ends, maximum=statistics.maximum, dead_channels=n_dead, smoothing=smoothing)
-
-
-def _moments(sites: Mapping[str, Mapping[str, Site]], seen: Mapping[str, Seen]) -> dict[str, np.ndarray]:
-    """Site -> X^T X / rows."""
-    found = {}
-    for graph, of_graph in sites.items():
-        for name, site in of_graph.items():
-            statistics = seen[graph].tensors[site.activation.name or ""]
-            if statistics.moments is not None:
-                found[name] = statistics.moments / max(statistics.n_rows, 1)
-    return found

@@ -1,23 +1,17 @@
 """Weights rounded one input after the other, each error made good by the inputs that follow (GPTQ, arXiv 2210.17323).
 
 What is made small is the error of the layer's output on the clips, |X W - X W'|^2, which needs the second moments
-X^T X of its input and nothing else. They are kept in a file beside the scales, `<scales>.moments`.
+X^T X of its input and nothing else. They are in a file beside the scales (moments.py).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from aurora_export.calibration.recipes import WeightType
-from aurora_export.calibration.scales_file import Scales
-from aurora_export.calibration.weight_scales import DTYPES, Rounding, round_codes
-from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
+from aurora_export.calibration.weight_scales import DTYPES, round_codes
 
 DAMPING = 0.01
 """Added to the diagonal of the moments, as a share of its mean."""
@@ -32,6 +26,11 @@ def round_with_feedback(weight: np.ndarray, scales: np.ndarray, kind: WeightType
     weight: float32, shape (K, N).  scales: float32, shape (K / block, N).  moments: X^T X to a factor, shape (K, K).
     Returns codes in the type of DTYPES, shape (K, N). An input that was always zero is rounded to the nearest.
     """
+    return round_with_factor(weight, scales, kind, upper_factor_of_inverse(moments))
+
+
+def round_with_factor(weight: np.ndarray, scales: np.ndarray, kind: WeightType, factor: np.ndarray) -> np.ndarray:
+    """As `round_with_feedback`, with the `upper_factor_of_inverse` of the moments."""
     n_inputs, n_outputs = weight.shape
     block = n_inputs // len(scales)
     rest, codes = weight.astype(np.float32), np.empty((n_inputs, n_outputs), DTYPES[kind])
@@ -41,7 +40,7 @@ def round_with_feedback(weight: np.ndarray, scales: np.ndarray, kind: WeightType
         codes[i] = round_codes(rest[i] / scale, kind)
         return codes[i].astype(np.float32) * scale
 
-    feed_errors_on(rest, upper_factor_of_inverse(moments), round_input)
+    feed_errors_on(rest, factor, round_input)
     return codes
 
 
@@ -78,66 +77,3 @@ def upper_factor_of_inverse(moments: np.ndarray) -> np.ndarray:
     mean = diagonal.mean() or 1.0
     np.fill_diagonal(damped, np.where(diagonal == 0, mean, diagonal) + DAMPING * mean)
     return np.linalg.cholesky(np.linalg.inv(damped)).T.astype(np.float32)
-
-
-def moments_path(scales: Path) -> Path:
-    """Where the moments of a scale file are."""
-    return scales.with_name(f"{scales.name}.moments")
-
-
-def save_moments(moments: Mapping[str, np.ndarray], scales: Path, *, of: Scales) -> None:
-    """Write site -> X^T X / rows, float32 (K, K), beside a scale file; whole or not at all."""
-    path = moments_path(scales)
-    partial = path.with_name(f".{path.name}.partial")
-    save_file({name: np.ascontiguousarray(array, np.float32) for name, array in moments.items()}, partial, _of(of))
-    partial.replace(path)
-
-
-def _of(scales: Scales) -> dict[str, str]:
-    return {"graphs": json.dumps(scales.graphs, sort_keys=True), "data": scales.data.digest}
-
-
-class Moments:
-    """The second moments beside a scale file, read one by one."""
-
-    def __init__(self, path: Path, scales: Scales, *, is_smoothed: bool = True) -> None:
-        """path: of the scale file.  is_smoothed: whether the smoothing of the scales is folded into the weights.
-
-        Raises UsageError if there are none, IncompatibleError if they are of others.
-        """
-        self._path, self._scales, self._is_smoothed = moments_path(path), scales, is_smoothed
-        hint = "calibrate with --second-moments PATTERN, as language.*"
-        if not self._path.is_file():
-            raise UsageError(f"{self._path}: no such file; error feedback needs second moments", hint=hint)
-        try:
-            with safe_open(self._path, "numpy") as file:
-                self.sites, metadata = frozenset(file.keys()), file.metadata()
-        except SafetensorError as error:
-            raise IntegrityError(f"{self._path}: no safetensors file: {error}", hint=hint) from error
-        if metadata != _of(scales):
-            raise IncompatibleError(f"{self._path}: is not of the calibration that {path.name} is of", hint=hint)
-
-    def rounding_of(self, site: str, kind: WeightType) -> Rounding | None:
-        """How the weights of a site are rounded; None, to the nearest, where its moments are not known."""
-        if site not in self.sites:
-            return None
-
-        def rounding(weight: np.ndarray, scales: np.ndarray) -> np.ndarray:
-            return round_with_feedback(weight, scales, kind, self.of(site, len(weight)))
-
-        return rounding
-
-    def of(self, site: str, n_inputs: int) -> np.ndarray:
-        """X^T X of what the weights of a site read, to a factor: float32, shape (K, K).
-
-        Raises IntegrityError if the file has them for another number of inputs.
-        """
-        with safe_open(self._path, "numpy") as file:
-            if file.get_slice(site).get_shape() != [n_inputs, n_inputs]:
-                raise IntegrityError(f"{self._path}: {site}: is not of {n_inputs} inputs", hint="calibrate again")
-            moments: np.ndarray = file.get_tensor(site)
-        smoothing = self._scales.tensors[site].smoothing if self._is_smoothed else None
-        if smoothing is None:
-            return moments
-        factors = np.asarray(smoothing, np.float32)
-        return moments / np.outer(factors, factors)

@@ -81,8 +81,9 @@ def weight_maxima(site: Site) -> np.ndarray:
     for node in site.linears:
         weight = node.inputs[1]
         assert weight is not None and weight.const_value is not None
-        array = np.abs(weight.const_value.numpy())
-        maxima.append(array.max(axis=1 if node.op_type == "MatMul" else 0))
+        array, axis = weight.const_value.numpy(), 1 if node.op_type == "MatMul" else 0
+        maxima.append(np.maximum(array.max(axis=axis), -array.min(axis=axis)))  # no copy of the whole weight
+        del array
         if isinstance(weight.const_value, ir.ExternalTensor):
             weight.const_value.release()
     return np.max(maxima, axis=0)

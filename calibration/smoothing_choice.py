@@ -20,6 +20,7 @@ from aurora_export.calibration.recipes import LARGEST, RECIPES
 from aurora_export.calibration.sites import Site
 from aurora_export.calibration.smoothing import smoothing_factors, weight_maxima
 from aurora_export.calibration.tensor_statistics import TensorStatistics
+from aurora_export.calibration.weight_scales import COLUMNS_AT_ONCE
 
 ALPHA = 0.5
 """How much of the difference between channels goes to the weights; 0.5 is SmoothQuant's."""
@@ -56,14 +57,15 @@ def expected_error(site: Site, factors: np.ndarray, error: float, squares: np.nd
     for node in site.linears:
         tensor = node.inputs[1].const_value if node.inputs[1] is not None else None
         assert tensor is not None
-        by_input = factors.astype(np.float32)
-        # The product is a copy: a file that something still looks into cannot be released.
-        weight = (
-            tensor.numpy() * by_input[:, None] if node.op_type == "MatMul" else tensor.numpy().T * by_input[:, None]
-        )
-        steps = np.abs(weight).max(axis=0).astype(np.float64) / LARGEST["int8"]
-        total += error * float(np.square(weight).sum(dtype=np.float64))
-        total += float(np.square(steps).sum() / 12 * (squares / np.square(factors)).sum())
+        array = tensor.numpy()
+        weight = array if node.op_type == "MatMul" else array.T
+        carried = float((squares / np.square(factors)).sum()) / 12
+        for start in range(0, weight.shape[1], COLUMNS_AT_ONCE):
+            # The product is a copy: a file that something still looks into cannot be released.
+            part = weight[:, start : start + COLUMNS_AT_ONCE] * factors.astype(np.float32)[:, None]
+            steps = np.abs(part).max(axis=0).astype(np.float64) / LARGEST["int8"]
+            total += error * float(np.square(part).sum(dtype=np.float64)) + carried * float(np.square(steps).sum())
+        del array, weight
         if isinstance(tensor, ir.ExternalTensor):
             tensor.release()  # or the whole file stays mapped, and counts as memory
     return total

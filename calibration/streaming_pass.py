@@ -1,8 +1,9 @@
-"""The clips through both graphs of a bundle, once, with statistics of every tapped tensor; resumable after each clip.
+"""The clips through a graph of a bundle, with statistics of every tapped tensor; resumable after each clip.
 
 First the vision graph for all clips, whose tokens go to a working folder, then the language graph: only one of them is
-in memory. The working folder stands beside the scale file until that is written; a pass that was interrupted goes on
-there after the last clip that was saved, if model, clips and settings are the same.
+in memory. Once each, but for second moments that are too many to be summed together. The working folder stands beside
+the scale file until that is written; a pass that was interrupted goes on there after the last clip that was saved, if
+model, clips and settings are the same.
 """
 
 from __future__ import annotations
@@ -31,6 +32,11 @@ from aurora_export.runtime.session import Aurora
 from aurora_export.runtime.video import open_source
 
 SAVE_EVERY_S = 10.0
+SAVING_SHARE = 20.0
+"""Times as long as saving took, at least, that nothing is saved again."""
+
+SEEN_FILES = "seen-*.npz"
+"""In the working folder: what the passes have seen so far."""
 
 Detail = Callable[[str], None]
 
@@ -58,26 +64,41 @@ class Pass:
     manifest: Manifest
     clips: Sequence[Clip]
     showing: Showing
-    taps: Mapping[str, Mapping[str, str]]
-    """graph -> name of a value to watch -> what it is called in messages"""
-    with_moments: frozenset[str]
-    """of the taps those whose second moments are needed"""
+    graph: str
+    """vision, which leaves the tokens of each clip in the folder, or language, which reads them there"""
+    taps: Mapping[str, str]
+    """name of a value of the graph to watch -> what it is called in messages"""
     folder: Path
     """the working folder"""
+    with_moments: frozenset[str] = frozenset()
+    """of the taps those whose second moments are needed"""
+    part: int = 0
+    """which of several passes over the same graph this is"""
     threads: int | None = None
 
-    def run_vision(self, detail: Detail) -> Seen:
-        """Statistics of the vision graph; the tokens of each clip are left in the folder."""
-        seen, first = self._resume("vision")
-        collector = _Collector(seen, self.with_moments, "frame", self.taps["vision"])
+    def run(self, detail: Detail) -> Seen:
+        """Statistics of what is tapped."""
+        return {"vision": self._run_vision, "language": self._run_language}[self.graph](detail)
+
+    def has_moments(self, seen: Seen) -> bool:
+        """Whether all moments of this pass are in `seen`: they are not where it was saved without them."""
+        return bool(self.with_moments) and all(seen.tensors[name].has_moments for name in self.with_moments)
+
+    def save(self, seen: Seen, n_clips: int | None = None) -> None:
+        """Keep what was seen of so many clips, of all where no number is given, to go on from."""
+        _save_seen(self._seen_path, seen, len(self.clips) if n_clips is None else n_clips)
+
+    def _run_vision(self, detail: Detail) -> Seen:
+        seen, first = self._resume()
+        collector = _Collector(seen, self.with_moments, "frame", self.taps)
         engine = TappedEngine(
             resolve(self.bundle, self.manifest, "vision"),
             self.manifest.contract["vision"],
-            self.taps["vision"],
+            self.taps,
             collector.add,
             threads=self.threads,
         )
-        for index in self._clips_from(first, seen, "vision", detail):
+        for index in self._clips_from(first, seen, detail):
             clip = self.clips[index]
             collector.clip, engine.n_before = clip.video.name, 0
             with open_source(clip.video, num_frames=self.showing.num_frames) as frames:
@@ -87,16 +108,15 @@ class Pass:
             _save_arrays(self._tokens_of(index), stacked)
         return seen
 
-    def run_language(self, detail: Detail) -> Seen:
-        """Statistics of the language graph, from the tokens that `run_vision` left."""
-        seen, first = self._resume("language")
-        collector = _Collector(seen, self.with_moments, "token", self.taps["language"])
+    def _run_language(self, detail: Detail) -> Seen:
+        seen, first = self._resume()
+        collector = _Collector(seen, self.with_moments, "token", self.taps)
         replayed = ReplayedEngine(self.manifest.contract["vision"])
 
         tapped = TappedEngine(
             resolve(self.bundle, self.manifest, "language"),
             self.manifest.contract["language"],
-            self.taps["language"],
+            self.taps,
             collector.add,
             threads=self.threads,
         )
@@ -106,7 +126,7 @@ class Pass:
         )
         if first and not self.showing.is_first(first):
             aurora.load(self._state_path)
-        for index in self._clips_from(first, seen, "language", detail, lambda: aurora.save(self._state_path)):
+        for index in self._clips_from(first, seen, detail, lambda: aurora.save(self._state_path)):
             clip = self.clips[index]
             if self.showing.is_first(index):
                 aurora.reset()
@@ -133,38 +153,45 @@ class Pass:
         return resize_frame(pixels, size=size, mode=frames.resize, pad_value=frames.pad_value)
 
     def _clips_from(
-        self, first: int, seen: Seen, graph: str, detail: Detail, save_state: Callable[[], object] | None = None
+        self, first: int, seen: Seen, detail: Detail, save_state: Callable[[], object] | None = None
     ) -> Iterator[int]:
         """The clips that are left, with word of how long they take; what was seen is saved between them."""
         started = last_saved = time.monotonic()
+        saving_s = 0.0
         for index in range(first, len(self.clips)):
             n_done = index - first
             left = (time.monotonic() - started) / n_done * (len(self.clips) - index) if n_done else None
             detail(f"clip {index + 1} of {len(self.clips)}" + (f", {_duration(left)} left" if left is not None else ""))
             yield index
             is_last = index + 1 == len(self.clips)
-            if is_last or time.monotonic() - last_saved > SAVE_EVERY_S:
+            begun = time.monotonic()
+            # Second moments are gigabytes: what is spent on saving them is a small share of the time.
+            if is_last or begun - last_saved > max(SAVE_EVERY_S, SAVING_SHARE * saving_s):
                 if save_state is not None:
                     save_state()
-                _save_seen(self.folder / f"{graph}.npz", seen, index + 1)
+                self.save(seen, index + 1)
                 last_saved = time.monotonic()
+                saving_s = last_saved - begun
 
-    def _resume(self, graph: str) -> tuple[Seen, int]:
+    def _resume(self) -> tuple[Seen, int]:
         """What was seen before, and the first clip that was not."""
-        path = self.folder / f"{graph}.npz"
-        if not path.exists():
+        if not self._seen_path.exists():
             return Seen(), 0
-        seen, n_clips = _load_seen(path)
+        seen, n_clips = _load_seen(self._seen_path)
         if n_clips < len(self.clips):
-            _log.info("%s: goes on after clip %d of %d", graph, n_clips, len(self.clips))
+            _log.info("%s: goes on after clip %d of %d", self.graph, n_clips, len(self.clips))
         return seen, n_clips
+
+    @property
+    def _seen_path(self) -> Path:
+        return self.folder / SEEN_FILES.replace("*", f"{self.graph}-{self.part}")
 
     def _tokens_of(self, index: int) -> Path:
         return self.folder / f"clip-{index:05d}.npz"
 
     @property
     def _state_path(self) -> Path:
-        return self.folder / "language.aurstate"
+        return self.folder / f"{self.graph}-{self.part}.aurstate"
 
 
 class _Collector:

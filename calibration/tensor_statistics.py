@@ -9,6 +9,9 @@ import numpy as np
 
 N_BINS = 4096
 
+ROWS_AT_ONCE = 512
+"""That go into the second moments together: one by one each would move all of them through memory."""
+
 
 class TensorStatistics:
     """Of one tensor, all values so far. Bins are equal, begin at 0, and double in width when a value is beyond them."""
@@ -23,7 +26,9 @@ class TensorStatistics:
         """sums of squares"""
         self.n_rows = self.n_zeros = 0
         """n_zeros: values, in the first bin, that every code has exactly"""
-        self.moments = np.zeros((n_channels, n_channels), np.float32) if with_moments else None
+        self._moments = np.zeros((n_channels, n_channels), np.float32) if with_moments else None
+        self._pending: list[np.ndarray] = []
+        """rows that are not yet in the moments"""
 
     @property
     def maximum(self) -> float:
@@ -61,8 +66,28 @@ class TensorStatistics:
             indices = (absolute.reshape(-1) * np.float32(1 / self.bin_width)).astype(np.int32)
             np.minimum(indices, N_BINS - 1, out=indices)
             self.counts += np.bincount(indices, minlength=N_BINS)
-        if self.moments is not None:
-            self.moments += rows.T @ rows
+        if self._moments is not None:
+            self._pending.append(rows.astype(np.float32))
+            if sum(map(len, self._pending)) >= ROWS_AT_ONCE:
+                self._add_pending()
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether second moments are summed, and were not taken."""
+        return self._moments is not None
+
+    def take_moments(self) -> np.ndarray:
+        """X^T X over the rows, float32 (n_channels, n_channels), kept no longer. Only where `has_moments`."""
+        assert self._moments is not None
+        self._add_pending()
+        found, self._moments = self._moments, None
+        return found
+
+    def _add_pending(self) -> None:
+        if self._moments is not None and self._pending:
+            rows = np.concatenate(self._pending)
+            self._moments += rows.T @ rows
+            self._pending = []
 
     def _widen(self, maximum: float) -> None:
         """Make the bins reach `maximum`; two neighbours become one, so no count is in a wrong bin."""
@@ -86,7 +111,11 @@ class TensorStatistics:
             "n_rows": np.array(self.n_rows),
             "n_zeros": np.array(self.n_zeros),
         }
-        return arrays if self.moments is None else {**arrays, "moments": self.moments}
+        # Rows that wait are kept as such: sums must not depend on when they were saved.
+        if self._moments is not None:
+            arrays["moments"] = self._moments
+            arrays["pending"] = np.concatenate([np.empty((0, len(self.channel_maxima)), np.float32), *self._pending])
+        return arrays
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> TensorStatistics:
@@ -96,5 +125,7 @@ class TensorStatistics:
         found.channel_squares = arrays["channel_squares"].copy()
         found.bin_width, found.n_rows = float(arrays["bin_width"]), int(arrays["n_rows"])
         found.n_zeros = int(arrays["n_zeros"])
-        found.moments = arrays["moments"].copy() if "moments" in arrays else None
+        if "moments" in arrays:
+            found._moments = arrays["moments"]
+            found._pending = [arrays["pending"]] if len(arrays["pending"]) else []
         return found

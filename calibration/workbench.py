@@ -9,9 +9,9 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from aurora_export.calibration.error_feedback import Moments
 from aurora_export.calibration.evaluations import Evaluations
 from aurora_export.calibration.measures import Yardstick, remembering
+from aurora_export.calibration.moments import Moments
 from aurora_export.calibration.questions import Questions, read_questions
 from aurora_export.calibration.recipes import RECIPES
 from aurora_export.calibration.scales_file import check_scales, graph_digest, read_scales

@@ -16,6 +16,7 @@ import click
 from aurora_export.cli.options import ahead_option
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import UsageError
+from aurora_export.runtime.device import CHOICE
 
 if TYPE_CHECKING:
     from aurora_export.runtime.opened_bundle import OpenedBundle
@@ -60,7 +61,7 @@ class Numbers(click.ParamType):
 @click.option("-r", "--repetitions", type=int, default=5, show_default=True, help="Of each row, after a warm-up.")
 @click.option("-t", "--threads", type=int, help="CPU threads.  [default: one per core]")
 @ahead_option
-@click.option("--device", default="cpu", show_default=True, help="Where to run: cpu, cuda, tensorrt.")
+@click.option("--device", default="cpu", show_default=True, help=f"Where to run: {CHOICE}.")
 @click.option("-o", "--output", type=click.Choice(FORMATS), default="md", show_default=True, help="Format of the rows.")
 def bench_command(
     *,

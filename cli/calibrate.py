@@ -23,16 +23,16 @@ INSTALL = "pip install 'aurora-export[export,cpu]'"
 
 
 class Alpha(click.ParamType):
-    """A number, or `auto`."""
+    """A number, `auto`, or `none`."""
 
     name = "alpha"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """As `Method.smoothing` takes it; its range is checked there."""
+        """As `calibrate_command` takes it; its range is checked by `Method`."""
         try:
-            return value if value == "auto" else float(value)
+            return value if value in ("auto", "none") else float(value)
         except ValueError:
-            self.fail(f"{value!r} is no number from 0 to 1, and not auto", param, ctx)
+            self.fail(f"{value!r} is no number from 0 to 1, and neither auto nor none", param, ctx)
 
 
 @click.command("calibrate", cls=Subcommand)
@@ -41,7 +41,13 @@ class Alpha(click.ParamType):
 @click.option("-o", "--out", type=PATH, required=True, metavar="FILE", help="The scale file to write, as scales.json.")
 @click.option("--method", type=click.Choice(METHODS), default="mse", show_default=True, help="How ranges are chosen.")
 @click.option("--percentile", type=float, metavar="P", help="Of values not clipped, for that method.  [default: 99.99]")
-@click.option("--smooth", type=Alpha(), help="Even out channels, 0 to 1, or auto: where it helps.  [default: not]")
+@click.option(
+    "--smooth",
+    type=Alpha(),
+    default="auto",
+    show_default=True,
+    help="Even out channels: from 0 to 1, auto: where it helps, or none.",
+)
 @click.option(
     "--second-moments",
     multiple=True,
@@ -58,7 +64,7 @@ def calibrate_command(
     out: Path,
     method: str,
     percentile: float | None,
-    smooth: float | Literal["auto"] | None,
+    smooth: float | Literal["auto", "none"],
     second_moments: tuple[str, ...],
     num_frames: int,
     max_tokens: int,
@@ -86,7 +92,7 @@ def calibrate_command(
     chosen = Method(
         method,
         percentile=DEFAULT_PERCENTILE if percentile is None else percentile,
-        smoothing=smooth,
+        smoothing=None if smooth == "none" else smooth,
         moments_of=second_moments,
     )
     showing = Showing(num_frames=num_frames, answer_tokens=max_tokens)

@@ -12,6 +12,7 @@ import click
 from aurora_export.cli.measured import lines_of
 from aurora_export.cli.program import Subcommand
 from aurora_export.errors import EXIT_ACCURACY, EXIT_OK, AuroraError, IncompatibleError, UsageError
+from aurora_export.runtime.device import CHOICE
 
 if TYPE_CHECKING:
     from aurora_export.cli.progress import Progress
@@ -30,7 +31,7 @@ NOT_SIZES = {
 @click.command("check", cls=Subcommand)
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--reference", type=click.Path(path_type=Path), metavar="CHECKPOINT", help="Compare with the model.")
-@click.option("--device", default="cpu", show_default=True, help="Where to run it: cpu, cuda, tensorrt.")
+@click.option("--device", default="cpu", show_default=True, help=f"Where to run it: {CHOICE}.")
 @click.option("--layers", is_flag=True, help="Compare every layer too; needs --reference.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def check_command(*, bundle: Path, reference: Path | None, device: str, layers: bool, as_json: bool) -> int:

@@ -116,7 +116,7 @@ def _native_operators() -> dict[str, Any]:
 
 
 def _gpu() -> dict[str, Any]:
-    """What `--device cuda` and `--device tensorrt` find here: each `problem` is None, or says what is missing."""
+    """What each device of an NVIDIA GPU finds here: its `problem` is None, or says what is missing."""
     from importlib.util import find_spec
 
     from aurora_export.errors import AuroraError
@@ -128,13 +128,18 @@ def _gpu() -> dict[str, Any]:
         found["gpus"] = [asdict(gpu) for gpu in gpus()]
     except AuroraError as error:
         found["problem"] = f"{error}: {error.hint}"
-    libraries = {"cuda": (ORT_LIBRARY, ()), "tensorrt": (TENSORRT_LIBRARY, ("tensorrt", "cuda.bindings"))}
-    for device, (library, modules) in libraries.items():
+    needed = {
+        "cuda": (ORT_LIBRARY, ()),
+        "tensorrt": (TENSORRT_LIBRARY, ("tensorrt", "cuda.bindings")),
+        "tensorrt-rtx": (None, ("tensorrt_rtx", "cuda.bindings")),
+    }
+    for device, (library, modules) in needed.items():
         missing = [name for name in modules if find_spec(name.partition(".")[0]) is None]
         problems = [f"{name} is not installed" for name in missing]
-        if library_path(library) is None:
+        path = library_path(library) if library else None
+        if library and path is None:
             problems.append(f"no {expected_path(library)}: see plugins/cuda/README.md")
-        found[device] = {"library": str(library_path(library) or ""), "problem": "; ".join(problems) or None}
+        found[device] = {"library": str(path or ""), "problem": "; ".join(problems) or None}
     return found
 
 
@@ -159,7 +164,8 @@ def _print_report(report: dict[str, Any]) -> None:
         cuda = "CUDAExecutionProvider" in report["providers"]
         provider = None if cuda else "onnxruntime has no CUDA provider: pip install 'aurora-export[gpu]'"
         click.echo(f"--device cuda: {provider or gpu['cuda']['problem'] or 'usable'}")
-        click.echo(f"--device tensorrt: {gpu['tensorrt']['problem'] or 'usable'}")
+        for device in ("tensorrt", "tensorrt-rtx"):
+            click.echo(f"--device {device}: {gpu[device]['problem'] or 'usable'}")
     for name, package in report["packages"].items():
         if package["version"]:
             click.echo(f"  {name:12} {package['version']}")

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from aurora_export.errors import UsageError
+from aurora_export.runtime.device import CHOICE
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -105,7 +106,7 @@ def engine_options(command: Command) -> Command:
         "--device",
         default="cpu",
         show_default=True,
-        help="Where to run: cpu, cuda, tensorrt; cuda:1 is the second GPU.",
+        help=f"Where to run: {CHOICE}; cuda:1 is the second GPU.",
     )(command)
     return click.option("--threads", type=int, help="CPU threads.  [default: one per core]")(command)
 

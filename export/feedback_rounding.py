@@ -1,6 +1,6 @@
 """Weight-only integers by error feedback: each input's error made good by the inputs that follow, block by block.
 
-The moments are those of a calibration (calibration/error_feedback.py), the codes and scales those of rounding.py. The
+The moments are those of a calibration (calibration/moments.py), the codes and scales those of rounding.py. The
 scale of a block is chosen when its turn comes, for the weights as the errors before it have left them.
 """
 
@@ -12,15 +12,11 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from aurora_export.calibration.error_feedback import (
-    INPUTS_AT_ONCE,
-    Moments,
-    feed_errors_on,
-    upper_factor_of_inverse,
-)
+from aurora_export.calibration.error_feedback import INPUTS_AT_ONCE, feed_errors_on, upper_factor_of_inverse
+from aurora_export.calibration.moments import Moments
 from aurora_export.calibration.scales_file import Scales, graph_digest, read_scales
 from aurora_export.calibration.sites import find_sites, groups_of, site_of_weight
-from aurora_export.export.rounding import round_weight
+from aurora_export.export.rounding import round_weight, scale_blocks
 from aurora_export.manifest import Quantization
 
 ROWS_AT_ONCE = 2048
@@ -94,7 +90,7 @@ def round_blocks_with_feedback(
             block, place = divmod(i, block_size)
             if place == 0:
                 of_block = np.ascontiguousarray(rest[i : i + block_size].T)
-                scales[rows, block] = round_weight(name, of_block, bits, block_size)[1]
+                scales[rows, block] = scale_blocks(name, of_block, bits, block_size)[:, 0]
             scale = scales[rows, block]
             found = np.clip(np.rint(rest[i] / scale), *LEVELS[bits])
             codes[rows, i] = (found + zero).astype(np.uint8)

@@ -21,6 +21,7 @@ from aurora_export.plugins import DOMAIN, NODE_ATTRIBUTES, OP_VERSION
 from aurora_export.plugins.attention import OP_TYPE as ATTENTION_OP
 from aurora_export.plugins.linear import OP_TYPE as LINEAR_OP
 from aurora_export.plugins.linear.onnx_function import BODY_DOMAIN as LINEAR_BODY_DOMAIN
+from aurora_export.plugins.merge import OP_TYPE as MERGE_OP
 from aurora_export.plugins.mix import PIECES
 
 MAX_OPSET = 20
@@ -44,7 +45,7 @@ REFUSED_OPERATORS = {
 }
 """Operator -> why it is refused."""
 
-CPU_OPERATORS = (LINEAR_OP, ATTENTION_OP, *PIECES)
+CPU_OPERATORS = (LINEAR_OP, ATTENTION_OP, MERGE_OP, *PIECES)
 """Of our domain, and no plugins of TensorRT: engines are built of their functions."""
 
 SCATTERS = ("ScatterElements", "ScatterND", "Scatter")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from aurora_export.config import AuroraConfig
 from aurora_export.contract import GraphSpec, graphs
 from aurora_export.model.aurora import AuroraModel
 from aurora_export.model.language import LanguageState, Rwkv
@@ -72,6 +73,7 @@ class Graph:
     """One graph, ready to be traced."""
 
     name: str
+    config: AuroraConfig
     module: nn.Module
     spec: GraphSpec
     layer_outputs: tuple[str, ...]
@@ -100,6 +102,7 @@ def build_graphs(model: AuroraModel) -> dict[str, Graph]:
     return {
         "vision": Graph(
             name="vision",
+            config=config,
             module=VisionGraph(twin).eval(),
             spec=specs["vision"],
             layer_outputs=tuple(f"vision.layers.{i}" for i in range(config.vision.layers_used)),
@@ -108,6 +111,7 @@ def build_graphs(model: AuroraModel) -> dict[str, Graph]:
         ),
         "language": Graph(
             name="language",
+            config=config,
             module=LanguageGraph(twin.language).eval(),
             spec=specs["language"],
             layer_outputs=tuple(f"language.layers.{i}" for i in range(config.language.n_layers)),

@@ -19,6 +19,7 @@ from aurora_export import __version__
 from aurora_export.export.feedback_rounding import FeedbackRounding
 from aurora_export.export.fuse_attention import fuse_attention
 from aurora_export.export.fuse_blocks import fuse_blocks
+from aurora_export.export.fuse_merging import fuse_merging
 from aurora_export.export.gather_rows import gather_rows
 from aurora_export.export.graphs import Graph
 from aurora_export.export.half_precision import overflow_fold, to_half
@@ -107,6 +108,7 @@ def _convert(model: ir.Model, graph: Graph, precision: Precision, feedback: Feed
         if graph.name == "vision":
             fuse_attention(model, len(graph.layer_outputs))
             gather_rows(model)
+            fuse_merging(model, graph.config.merges_per_layer, graph.config.merge)
         elif "Wkv6" in graph.wkv_nodes:
             quantize_low_rank(model)
             fuse_blocks(model, len(graph.layer_outputs))

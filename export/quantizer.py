@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import onnx_ir as ir
 
-from aurora_export.calibration.error_feedback import Moments
+from aurora_export.calibration.moments import Moments
 from aurora_export.calibration.quantize_graph import quantize
 from aurora_export.calibration.recipes import RECIPES, Recipe
 from aurora_export.calibration.scales_file import Scales, check_scales, graph_digest, read_scales, write_scales

@@ -45,15 +45,21 @@ def round_weight(name: str, weight: np.ndarray, bits: int, block_size: int) -> t
     codes = np.empty((n_rows, n_blocks, block_size), np.uint8)
     scales = np.empty((n_rows, n_blocks), np.float32)
     for rows, blocks in _chunks(weight, n_blocks, block_size):
-        # By torch, whose reduction of short rows is several times faster than that of numpy.
-        low, high = (peaks.numpy() for peaks in torch.aminmax(torch.from_numpy(blocks), dim=-1))
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            place = f"a weight in rows {rows.start} to {rows.stop - 1} of {name}"
-            raise ValueError(f"{place} is not finite: it has no {bits}-bit code")
-        scales[rows] = round_blocks(blocks, np.where(-low > high, low, high))
+        scales[rows] = round_blocks(blocks, _extremes(name, rows, blocks, bits))
         blocks += 1 << (bits - 1)
         codes[rows] = blocks
     return codes, scales.reshape(-1)
+
+
+def scale_blocks(name: str, weight: np.ndarray, bits: int, block_size: int) -> np.ndarray:
+    """The scales that `round_weight` gives, float32 (N, blocks), for codes that are chosen in another way."""
+    n_blocks = -(-weight.shape[1] // block_size)
+    scales = np.empty((len(weight), n_blocks), np.float32)
+    for rows, blocks in _chunks(weight, n_blocks, block_size):
+        extremes = _extremes(name, rows, blocks, bits)
+        # At 4 bits the search is over codes: they come with it.
+        scales[rows] = _scales_of_largest(extremes) if bits == 8 else _by_least_squares(blocks, extremes)
+    return scales
 
 
 def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -66,14 +72,32 @@ def unpack_codes(stored: np.ndarray, bits: int) -> np.ndarray:
     return stored if bits == 8 else np.stack([stored & 15, stored >> 4], -1).reshape(*stored.shape[:-1], -1)
 
 
+def _extremes(name: str, rows: slice, blocks: np.ndarray, bits: int) -> np.ndarray:
+    """The weight of the largest magnitude in each block, shape (rows, n_blocks).
+
+    name, rows, bits: for the ValueError that is raised if a weight is not finite.
+    """
+    # By torch, whose reduction of short rows is several times faster than that of numpy.
+    low, high = (peaks.numpy() for peaks in torch.aminmax(torch.from_numpy(blocks), dim=-1))
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        place = f"a weight in rows {rows.start} to {rows.stop - 1} of {name}"
+        raise ValueError(f"{place} is not finite: it has no {bits}-bit code")
+    return np.where(-low > high, low, high)
+
+
+def _scales_of_largest(extremes: np.ndarray) -> np.ndarray:
+    """The scales at 8 bits, shape (rows, n_blocks), as of `_extremes`."""
+    peaks = np.abs(extremes)
+    # Below the smallest normal number a scale has few digits, or is 0; such weights round to 0 by the scale 1.
+    return np.where(peaks < 127 * np.finfo(np.float32).tiny, np.float32(1), peaks / 127)
+
+
 def _to_nearest(blocks: np.ndarray, extremes: np.ndarray) -> np.ndarray:
     """Make blocks (rows, n_blocks, block_size) integers of -127 to 127, in place; returns their scales.
 
-    extremes: (rows, n_blocks), the weight of the largest magnitude in each block.
+    extremes: as of `_extremes`.
     """
-    peaks = np.abs(extremes)
-    # Below the smallest normal number a scale has few digits, or is 0; such weights round to 0 by the scale 1.
-    scales = np.where(peaks < 127 * np.finfo(np.float32).tiny, np.float32(1), peaks / 127)
+    scales = _scales_of_largest(extremes)
     blocks /= scales[..., None]
     np.rint(blocks, out=blocks)
     return scales

@@ -13,6 +13,7 @@ from typing import Any
 from aurora_export.errors import DependencyError, IncompatibleError, UsageError
 from aurora_export.nvidia_driver import gpu
 from aurora_export.plugins.cuda import BUILD, TENSORRT_LIBRARY, expected_path, library_path
+from aurora_export.runtime.tensorrt_library import PRODUCTS
 
 TENSORRT_TARGETS = {"tensorrt": None, "orin": "8.7", "thor": "11.0"}
 """Target -> compute capability that the GPU must have; None for any."""
@@ -22,8 +23,6 @@ HARDWARE_LEVELS = {"ampere+": "AMPERE_PLUS", "same": "SAME_COMPUTE_CAPABILITY"}
 
 SMOKE_TEST_HEADERS = "0.0"
 """What a library says that was built with the declarations of our tests."""
-
-INSTALL_TENSORRT = "a Jetson has it (JetPack); elsewhere pip install tensorrt; see docs/DEVICES.md"
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,9 @@ def tensorrt_target(target: str, options: TensorRtOptions) -> dict[str, Any]:
             f"hardware level {options.hardware_compatible}: unknown", hint=f"one of {', '.join(HARDWARE_LEVELS)}"
         )
     if find_spec("tensorrt") is None:
-        raise DependencyError(f"--target {target} needs tensorrt, not installed here", hint=INSTALL_TENSORRT)
+        raise DependencyError(
+            f"--target {target} needs tensorrt, not installed here", hint=PRODUCTS["tensorrt"].install
+        )
     device = gpu(options.gpu)
     needed = TENSORRT_TARGETS[target]
     if needed not in (None, device.compute_capability):

@@ -1,4 +1,4 @@
-"""Where a model runs, as a user names it: cpu, cuda, cuda:1, tensorrt, tensorrt:1."""
+"""Where a model runs, as a user names it: cpu, cuda, cuda:1, tensorrt, tensorrt:1, tensorrt-rtx."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Literal, get_args
 
 from aurora_export.errors import UsageError
 
-Backend = Literal["cpu", "cuda", "tensorrt"]
-"""ONNX Runtime on the CPU; ONNX Runtime on an NVIDIA GPU; TensorRT engines of the bundle on one."""
+Backend = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
+"""ONNX Runtime on the CPU; ONNX Runtime on an NVIDIA GPU; engines of the bundle on one, of TensorRT or TensorRT-RTX."""
+
+CHOICE = ", ".join(get_args(Backend))
 
 
 @dataclass(frozen=True)
@@ -30,4 +32,4 @@ def parse_device(text: str) -> Device:
             if backend == "cpu" and match[1]:
                 break
             return Device(backend, int(match[1] or 0))
-    raise UsageError(f"unknown device {text!r}", hint="devices: cpu, cuda, tensorrt; cuda:1 is the second GPU")
+    raise UsageError(f"unknown device {text!r}", hint=f"devices: {CHOICE}; cuda:1 is the second GPU")

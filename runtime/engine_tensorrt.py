@@ -1,4 +1,4 @@
-"""Engines of TensorRT: buffers on the GPU, a state that stays there, the step as a CUDA graph.
+"""Engines of TensorRT and TensorRT-RTX: buffers on the GPU, a state that stays there, the step as a CUDA graph.
 
     vision's stream     copy in ─ frame n+1 ─ copy out
     language's stream   copy in ─ tokens of frame n ────────────── question ─ step ─ step ─ copy out of logits
@@ -19,15 +19,12 @@ from typing import Any
 import numpy as np
 
 from aurora_export.contract import MAX_CHUNK_TOKENS, STATE_NAMES, GraphSpec
-from aurora_export.errors import DependencyError, IncompatibleError
-from aurora_export.nvidia_driver import gpu
-from aurora_export.plugins.cuda import BUILD, TENSORRT_LIBRARY, library_path
+from aurora_export.errors import IncompatibleError
 from aurora_export.runtime.cuda_memory import CapturedWork, Cuda, DeviceArray, Event, PinnedArray, Stream
+from aurora_export.runtime.tensorrt_library import TensorRt
 
 STEP, PREFILL = 0, 1
 """Profiles of a language engine."""
-
-INSTALL_TENSORRT = "a Jetson has it (JetPack); elsewhere pip install tensorrt; see docs/DEVICES.md"
 
 Profiles = tuple[dict[str, tuple[int, int, int]], ...]
 """As in the manifest: for each profile, letter of the contract -> least, usual and most."""
@@ -35,43 +32,13 @@ Profiles = tuple[dict[str, tuple[int, int, int]], ...]
 _log = logging.getLogger(__name__)
 
 
-class TensorRt:
-    """The library, on one GPU: made once, shared by the engines of a bundle."""
-
-    def __init__(self, index: int) -> None:
-        """index: of the GPU. Raises DependencyError (driver, TensorRT, cuda-python or plugins), UsageError (GPU)."""
-        self.gpu = gpu(index)  # before anything of TensorRT: without a driver its objects crash
-        try:
-            import tensorrt
-        except ImportError as error:
-            raise DependencyError(f"TensorRT cannot be imported: {error}", hint=INSTALL_TENSORRT) from error
-        self.module, self.cuda = tensorrt, Cuda(index)
-        self.version: str = tensorrt.__version__
-        self.logger = _logger(tensorrt)
-        path = library_path(TENSORRT_LIBRARY)
-        if path is not None and tensorrt.get_plugin_registry().load_library(str(path)) is None:
-            raise IncompatibleError(f"{path}: TensorRT {self.version} does not load it", hint=BUILD)
-        self.cuda.use()
-        self.runtime = tensorrt.Runtime(self.logger)
-
-    def deserialize(self, path: Path) -> Any:
-        """An engine. Raises IncompatibleError with TensorRT's own words."""
-        engine = self.runtime.deserialize_cuda_engine(path.read_bytes())
-        if engine is None:
-            words = self.logger.last or "no reason given"
-            hint = f"build it again on this device; without the plugins nothing opens: {BUILD}"
-            raise IncompatibleError(f"{path}: TensorRT {self.version} does not open it: {words}", hint=hint)
-        return engine
-
-
 class TensorRtEngine:
     """One engine of a bundle; see `engine.Engine`."""
-
-    backend = "tensorrt"
 
     def __init__(self, library: TensorRt, path: Path, spec: GraphSpec, profiles: Profiles) -> None:
         """Open an engine and compare it with the contract. Raises IncompatibleError or ResourceError."""
         self.spec, self._library, self._cuda = spec, library, library.cuda
+        self.backend = library.device
         self._profiles = profiles
         self._engine = library.deserialize(path)
         differences = [*_differences(library.module, self._engine, spec)]
@@ -299,19 +266,3 @@ def _differences(trt: Any, engine: Any, spec: GraphSpec) -> list[str]:
         if (mode, dtype) != (found_mode, found_dtype) or not agrees:
             problems.append(f"{name} is {found_mode} {found_dtype} {found_shape}, expected {mode} {dtype} {shape}")
     return sorted(problems)
-
-
-def _logger(trt: Any) -> Any:
-    """Passes TensorRT's words on, and keeps the last error."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.last = ""
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.Severity.ERROR:
-                self.last = message
-            _log.debug("tensorrt: %s", message)
-
-    return Logger()

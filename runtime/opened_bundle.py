@@ -17,7 +17,8 @@ from aurora_export.runtime.device import Device, parse_device
 from aurora_export.runtime.engine import Engine
 from aurora_export.runtime.engine_files import fitting_engines
 from aurora_export.runtime.engine_onnx import EMULATED_PRECISIONS, OnnxEngine
-from aurora_export.runtime.engine_tensorrt import TensorRt, TensorRtEngine
+from aurora_export.runtime.engine_tensorrt import TensorRtEngine
+from aurora_export.runtime.tensorrt_library import PRODUCTS, TensorRt
 from aurora_export.tokenizer import Tokenizer
 
 BUILD_AGAIN = "build the bundle again with this version of aurora-export"
@@ -103,11 +104,11 @@ def _engine_opener(
     path: Path, manifest: Manifest, device: Device, threads: int
 ) -> Callable[[str, Path, GraphSpec], Engine]:
     """What opens a graph, by its name, file and contract, on a device."""
-    if device.backend != "tensorrt":
+    if device.backend not in PRODUCTS:
         is_emulated = manifest.precision in EMULATED_PRECISIONS
         return lambda _name, graph, spec: OnnxEngine(graph, spec, threads=threads, device=device, emulated=is_emulated)
-    library = TensorRt(device.index)
-    variant = fitting_engines(path, manifest, library.gpu, library.version)
+    library = TensorRt(device.index, device.backend)
+    variant = fitting_engines(path, manifest, library)
     return lambda name, _graph, spec: TensorRtEngine(library, path / variant.files[name], spec, variant.profiles[name])
 
 

@@ -18,35 +18,14 @@ from aurora_export.config import AuroraConfig, config_from_parts
 from aurora_export.contract import GraphSpec, graphs
 from aurora_export.manifest import Manifest, Verification, digest_files, write_manifest
 from aurora_export.runtime.engine_onnx import OnnxEngine
+from made_inputs import FILES, SIZES_6, VOCABULARY_SIZE
 
-FILES = {
-    "vision": "onnx/vision.onnx",
-    "language": "onnx/language.onnx",
-    "embeddings": "embeddings/embeddings.npy",
-    "vocabulary": "tokenizer/vocabulary.txt",
-    "selfcheck": "selfcheck/selfcheck.safetensors",
-}
 OPSET = 20
-VOCABULARY_SIZE = 260
 
 
 def handmade_config(**overrides: dict[str, object]) -> AuroraConfig:
     """16 patches of a frame of 16 pixels, of which 10 tokens stay; 257 ids in the vocabulary: the bytes."""
-    sizes = {
-        "vision": {"image_size": 16, "patch_size": 4, "width": 8, "n_layers": 4, "n_heads": 2, "mlp_width": 16},
-        "merge": {"kept_ratio": 0.5},
-        "projector": {"hidden_width": 8},
-        "language": {
-            "version": 6,
-            "n_layers": 2,
-            "width": 8,
-            "head_size": 4,
-            "ffn_width": 16,
-            "vocabulary_size": VOCABULARY_SIZE,
-            "low_ranks": {"mix": 2, "decay": 2},
-        },
-    }
-    return config_from_parts(sizes, overrides=[overrides])
+    return config_from_parts(SIZES_6, overrides=[overrides])
 
 
 def write_bundle(folder: Path, config: AuroraConfig | None = None, *, seed: int = 0) -> Path:

@@ -29,6 +29,7 @@ def write_engines(
     gpu: str = "Orin",
     capability: str = "8.7",
     compatible: tuple[str, ...] = (),
+    package: str = "tensorrt",
 ) -> Path:
     """Put engines for a target into a bundle."""
     manifest = read_manifest(bundle)
@@ -45,7 +46,7 @@ def write_engines(
         (folder / f"{graph}.engine").write_bytes(json.dumps(described).encode() + b"\n" + model.SerializeToString())
     variant = EngineVariant(
         files={graph: f"engines/{target}/{graph}.engine" for graph in manifest.contract},
-        builder={"tensorrt": version, "aurora_tensorrt": "10.3"},
+        builder={package: version},
         compute_capabilities=(capability,),
         profiles=PROFILES,
         gpu=gpu,

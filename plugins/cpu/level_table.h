@@ -3,6 +3,7 @@
 #include "../linear/panel_kernels.h"
 #include "../attention/attention_kernels.h"
 #include "../linear/row_kernels.h"
+#include "../merge/merge_kernels.h"
 #include "../mix/mix_kernels.h"
 #include "../wkv/wkv_kernels.h"
 
@@ -11,6 +12,7 @@ const Kernels KERNELS = {
     LEVEL_NAME, is_supported, LANES, PANEL_ROWS, wkv6, wkv7,
     prepare_row, multiply_row, quantize_panel, copy_weights, expand_weights, multiply_panel, turn_panel,
     round_to_weights, add_and_scale, mean_of_heads, softmax_panel,
+    normalise_row, best_partners, weigh_row, average_row,
     norm_row, mix_row, tanh_row, decay_row, squared_relu, sigmoid_gate, head_norm_gate_row, multiply_floats,
     multiply_codes,
 };

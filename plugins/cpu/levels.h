@@ -39,13 +39,20 @@ struct Panel {
 };
 
 // Weights that are at work at a time: some outputs by some blocks, close together in the cache.
-constexpr std::size_t STRIP_INPUTS = 512, STRIP_OUTPUTS = 112;
+constexpr std::size_t STRIP_INPUTS = 512, STRIP_OUTPUTS = 128;
 constexpr std::size_t WEIGHT_STRIDE = STRIP_INPUTS + 64;  // so that rows do not fall on each other in the cache
 struct WeightStrip {
     std::size_t n_outputs;
     std::uint8_t* codes;  // (n_outputs, WEIGHT_STRIDE)
     float* scales;        // [block][STRIP_OUTPUTS]
 };
+
+// Tokens that others may merge into, turned: inputs (n_inputs, stride), filled up with zeros to whole vectors.
+struct Partners {
+    std::size_t n_partners, stride, n_inputs;
+    const float* inputs;
+};
+constexpr float TINY_NORM = 1e-30f;  // of model/merging.py
 
 struct Kernels {
     const char* name;
@@ -76,6 +83,12 @@ struct Kernels {
     void (*add_and_scale)(const float* x, const float* bias, float scale, std::size_t n, float* out);
     void (*mean_of_heads)(const float* x, const float* bias, std::size_t n_heads, std::size_t size, float* out);
     void (*softmax_panel)(float* scores, std::size_t n_keys, const Panel& panel);
+
+    // Merging: see merge/merge_kernels.h.
+    void (*normalise_row)(const float* x, std::size_t n, float* out);
+    void (*best_partners)(const float* rows, std::size_t n_rows, const Partners& all, float* best, std::int32_t* partner);
+    void (*weigh_row)(const float* x, float size, std::size_t n, bool is_first, float* sums);
+    void (*average_row)(const float* x, float size, float total, std::size_t n, bool is_weighed, float* out);
 
     // What stands between the layers of a block: see mix/mix_kernels.h.
     void (*norm_row)(const float* x, const float* update, std::size_t n, const float* weight, const float* bias,

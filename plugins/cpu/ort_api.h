@@ -22,7 +22,7 @@ namespace ort {
 
 constexpr std::uint32_t MIN_VERSION = 18;  // of the interface: ONNX Runtime 1.18
 
-enum ElementType : int { FLOAT = 1, UINT8 = 2, INT8 = 3 };
+enum ElementType : int { FLOAT = 1, UINT8 = 2, INT8 = 3, INT64 = 7 };
 enum Characteristic : int { REQUIRED = 0, OPTIONAL = 1 };
 enum ErrorCode : int { FAIL = 1, INVALID_ARGUMENT = 2 };
 

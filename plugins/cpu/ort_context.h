@@ -71,12 +71,13 @@ public:
         return data<T>(index);
     }
 
-    float* output(std::size_t index, const Shape& shape) const {
+    template <typename T = float>
+    T* output(std::size_t index, const Shape& shape) const {
         OrtValue* value;
         check(ort::KernelContextGetOutput::call(api_, context_, index, shape.data(), shape.size(), &value));
         void* data;
         check(ort::GetTensorMutableData::call(api_, value, &data));
-        return static_cast<float*>(data);
+        return static_cast<T*>(data);
     }
 
     // The threads of the session; each index is handed out for itself.

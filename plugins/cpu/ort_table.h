@@ -1,7 +1,7 @@
 // The tables that ONNX Runtime calls, made of operators in C++.
 //
 // An operator is a class with NAME, N_INPUTS, N_OUTPUTS, input_type(i), STATE_INPUT and STATE_OUTPUT (-1 without a state),
-// and compute(context). The functions that the runtime calls are made from it by OpTable. Nothing is thrown through them.
+// compute(context), and output_type(i) unless all outputs are float32. The functions that the runtime calls are made from it by OpTable. Nothing is thrown through them.
 #pragma once
 
 #include <exception>
@@ -23,6 +23,15 @@ OrtStatus* status_of(Api api, const Action& action) {
     }
 }
 
+template <typename Op>
+auto output_type(std::size_t i, int) -> decltype(Op::output_type(i)) {
+    return Op::output_type(i);
+}
+template <typename Op>
+ort::ElementType output_type(std::size_t, long) {
+    return ort::FLOAT;
+}
+
 // Backend: has PROVIDER, the execution provider's name or nullptr for the CPU, and make<Op>(attributes).
 template <typename Op, typename Backend>
 struct OpTable : ort::CustomOp {
@@ -37,7 +46,7 @@ struct OpTable : ort::CustomOp {
         get_execution_provider = [](const CustomOp*) -> const char* { return Backend::PROVIDER; };
         get_input_type = [](const CustomOp*, std::size_t i) { return Op::input_type(i); };
         get_input_count = [](const CustomOp*) { return Op::N_INPUTS; };
-        get_output_type = [](const CustomOp*, std::size_t) { return ort::FLOAT; };
+        get_output_type = [](const CustomOp*, std::size_t i) { return output_type<Op>(i, 0); };
         get_output_count = [](const CustomOp*) { return Op::N_OUTPUTS; };
         get_input_characteristic = [](const CustomOp*, std::size_t) { return ort::REQUIRED; };
         get_output_characteristic = [](const CustomOp*, std::size_t) { return ort::REQUIRED; };

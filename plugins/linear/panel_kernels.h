@@ -106,6 +106,8 @@ static void multiply_panel_of(const Panel& panel, const WeightStrip& strip, std:
 template <std::size_t N>
 AURORA_INLINE void multiply_some(const Panel& panel, const WeightStrip& strip, std::size_t& output, bool is_first, float* sums) {
     for (; output + N <= strip.n_outputs; output += N) {
+        // 16 are two tiles of 8: one of 14 would leave two outputs, whose sums are too few to keep the products busy.
+        if (N > 8 && strip.n_outputs - output == 16) return;
         float* to = sums + output * panel.width;
         if (panel.width == LANES)
             multiply_panel_of<N, 1>(panel, strip, output, is_first, to);

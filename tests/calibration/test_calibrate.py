@@ -12,8 +12,9 @@ from aurora_export.calibration import calibrate as module
 from aurora_export.calibration import streaming_pass, taps
 from aurora_export.calibration.calibrate import Method, calibrate, divisor_for
 from aurora_export.calibration.clips import Showing, read_clips
-from aurora_export.calibration.error_feedback import Moments
+from aurora_export.calibration.moments import Moments, moment_bytes
 from aurora_export.calibration.scales_file import read_scales
+from aurora_export.calibration.tensor_statistics import TensorStatistics
 from aurora_export.errors import IncompatibleError, IntegrityError, ResourceError, UsageError
 from handmade_bundle import FILES, rewrite_manifest
 from named_bundle import SITES, write_named_bundle
@@ -72,11 +73,12 @@ def test_an_interrupted_pass_goes_on_and_ends_alike(named_bundle, clip_folder, t
     clips, path = read_clips(clip_folder), tmp_path / "s.json"
     expected, _ = run(named_bundle, clips, tmp_path / "whole.json", method=Method(moments_of=("*",)))
     monkeypatch.setattr(streaming_pass, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(streaming_pass, "SAVING_SHARE", 0.0)
     add, n_shown = streaming_pass.Pass._clips_from, 0
 
-    def interrupted(self, first, seen, graph, *rest):
-        for index in add(self, first, seen, graph, *rest):
-            if (["vision", "language"].index(graph), index) == stop_at:
+    def interrupted(self, first, seen, *rest):
+        for index in add(self, first, seen, *rest):
+            if (["vision", "language"].index(self.graph), index) == stop_at:
                 # In the middle of a clip: what was seen of it must not count twice.
                 seen.n_frames += 99
                 for entry in seen.tensors.values():
@@ -90,9 +92,9 @@ def test_an_interrupted_pass_goes_on_and_ends_alike(named_bundle, clip_folder, t
             run(named_bundle, clips, path, method=Method(moments_of=("*",)))
     assert not path.exists() and (tmp_path / ".s.json.calibration").is_dir()
 
-    def counted(self, first, seen, graph, *rest):
+    def counted(self, *rest):
         nonlocal n_shown
-        for index in add(self, first, seen, graph, *rest):
+        for index in add(self, *rest):
             n_shown += 1
             yield index
 
@@ -108,7 +110,7 @@ def test_a_working_folder_of_other_clips_is_not_used(named_bundle, clip_folder, 
     clips, folder = read_clips(clip_folder), tmp_path / ".s.json.calibration"
     folder.mkdir()
     (folder / "of.json").write_text("{}")
-    (folder / "vision.npz").write_text("nonsense")
+    (folder / "seen-vision-0.npz").write_text("nonsense")
     run(named_bundle, clips, tmp_path / "s.json")
     assert "is of another calibration that did not end; begins anew" in caplog.text and not folder.exists()
 
@@ -126,7 +128,8 @@ def test_scales_are_used_again_or_refused_with_the_reason(named_bundle, clip_fol
     for changes, reason in (
         ({"bundle": other}, "is of another model: its vision graph differs"),
         ({"clips": clips[:5]}, "is of other clips, or of clips shown otherwise"),
-        ({"method": Method("max")}, "its method is 'mse', not 'max'"),
+        ({"method": Method("max")}, "its method is 'mse, smoothing auto', not 'max, smoothing auto'"),
+        ({"method": Method(smoothing=None)}, "its method is 'mse, smoothing auto', not 'mse'"),
     ):
         given = {"bundle": named_bundle, "clips": clips, "out": path, **changes}
         with pytest.raises(IncompatibleError, match=f"exists, and {reason}"):
@@ -180,9 +183,84 @@ def test_taps_that_do_not_fit_are_seen_in_turn(named_bundle, clip_folder, tmp_pa
     assert found == expected
 
 
+class Bounded:
+    """Statistics that count how many bytes of second moments there are at once."""
+
+    now = most = 0
+
+    def __init__(self, monkeypatch, bound: int) -> None:
+        monkeypatch.setattr(module, "MAX_MOMENT_BYTES", bound)
+        init, take = TensorStatistics.__init__, TensorStatistics.take_moments
+
+        def initialized(statistics, n_channels, *, with_moments=False):
+            init(statistics, n_channels, with_moments=with_moments)
+            self.now += with_moments * moment_bytes(n_channels)
+            self.most = max(self.most, self.now)
+
+        def taken(statistics):
+            found = take(statistics)
+            self.now -= found.nbytes
+            return found
+
+        monkeypatch.setattr(TensorStatistics, "__init__", initialized)
+        monkeypatch.setattr(TensorStatistics, "take_moments", taken)
+
+
+def test_second_moments_that_do_not_fit_are_summed_in_several_passes(named_bundle, clip_folder, tmp_path, monkeypatch):
+    clips, method, progress = read_clips(clip_folder), Method(moments_of=("language.*",)), Silent()
+    expected, _ = run(named_bundle, clips, tmp_path / "whole.json", method=method)
+    whole = load_file(tmp_path / "whole.json.moments")
+    sizes = {name: whole[name].nbytes for name in sorted(whole)}
+    assert list(sizes) == SITES["language"]
+    bounded = Bounded(monkeypatch, max(sizes.values()))
+    found, _ = calibrate(
+        named_bundle, clips, tmp_path / "s.json", progress=progress, showing=SHOWING, threads=1, method=method
+    )
+    assert {"vision", "language, pass 1 of 2", "language, pass 2 of 2"} <= set(progress.said)
+    assert found == expected and bounded.most == max(sizes.values()) and bounded.now == 0
+    parts = load_file(tmp_path / "s.json.moments")
+    assert parts.keys() == whole.keys() and all(np.array_equal(parts[name], whole[name]) for name in whole)
+    assert all((np.diag(array) > 0).all() for array in parts.values())
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{name}.json{end}" for name in ("s", "whole") for end in ("", ".moments")
+    )
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["file is there", "file is lost"])
+def test_passes_that_are_done_are_not_run_again(named_bundle, clip_folder, tmp_path, monkeypatch, lost):
+    clips, path, n_shown = read_clips(clip_folder), tmp_path / "s.json", 0
+    expected, _ = run(named_bundle, clips, tmp_path / "whole.json", method=Method(moments_of=("language.*",)))
+    whole = load_file(tmp_path / "whole.json.moments")
+    monkeypatch.setattr(module, "MAX_MOMENT_BYTES", max(array.nbytes for array in whole.values()))
+    clips_from = streaming_pass.Pass._clips_from
+
+    def counted(self, *rest):
+        nonlocal n_shown
+        for index in clips_from(self, *rest):
+            n_shown += 1
+            if (self.graph, self.part, index) == stop_at:
+                raise KeyboardInterrupt
+            yield index
+
+    monkeypatch.setattr(streaming_pass.Pass, "_clips_from", counted)
+    stop_at = ("language", 1, 0)
+    with pytest.raises(KeyboardInterrupt):
+        run(named_bundle, clips, path, method=Method(moments_of=("language.*",)))
+    folder = tmp_path / ".s.json.calibration"
+    with np.load(folder / "seen-language-0.npz") as seen:
+        assert not [name for name in seen if name.endswith("moments")], "they are in their file, and nowhere else"
+    if lost:
+        (folder / "moments").unlink()
+    n_shown, stop_at = 0, None
+    found, _ = run(named_bundle, clips, path, method=Method(moments_of=("language.*",)))
+    parts = load_file(tmp_path / "s.json.moments")
+    assert found == expected and all(np.array_equal(parts[name], whole[name]) for name in whole)
+    assert n_shown == len(clips) * (3 if lost else 1)
+
+
 def test_second_moments_have_a_bound(named_bundle, clip_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MAX_MOMENT_BYTES", 100)
-    with pytest.raises(ResourceError, match="second moments of 2 tensors take"):
+    with pytest.raises(ResourceError, match=r"second moments of language\.0\.ffn\.k take"):
         run(named_bundle, read_clips(clip_folder), tmp_path / "s.json", method=Method(moments_of=("language.*",)))
     with pytest.raises(UsageError, match=r"no site is called language\.9"):
         run(named_bundle, read_clips(clip_folder), tmp_path / "s.json", method=Method(moments_of=("language.9",)))

@@ -36,16 +36,27 @@ def test_methods_and_precisions_are_those_of_the_package():
 
 def test_a_scale_file_is_made_and_used_again(invoke, refused, named, clips, tmp_path):
     out = tmp_path / "scales.json"
-    first = invoke("calibrate", named, "--data", clips, "--out", out, "--num-frames", 2, "--max-tokens", 3)
+    shown = ("--num-frames", 2, "--max-tokens", 3)
+    first = invoke("calibrate", named, "--data", clips, "--out", out, *shown)
     assert first.exit_code == 0, first.stderr
-    assert first.stdout.startswith(f"{out}: 3 tensors, method mse\n  from 2 clips: 4 frames, ")
-    again = invoke("calibrate", named, "--data", clips, "--out", out, "--num-frames", 2, "--max-tokens", 3)
-    assert again.stdout.startswith(f"{out}: 3 tensors, method mse, as it was\n")
+    assert first.stdout.startswith(f"{out}: 3 tensors, method mse, smoothing auto\n  from 2 clips: 4 frames, ")
+    again = invoke("calibrate", named, "--data", clips, "--out", out, *shown)
+    assert again.stdout.startswith(f"{out}: 3 tensors, method mse, smoothing auto, as it was\n")
+    message, code = refused("calibrate", named, "--data", clips, "--out", out, *shown, "--smooth", "none")
+    assert (message, code) == (f"{out}: exists, and its method is 'mse, smoothing auto', not 'mse'", 3)
     message, code = refused("calibrate", named, "--data", clips, "--out", out)
     assert (message, code) == (f"{out}: exists, and is of other clips, or of clips shown otherwise", 3)
     out.write_text(out.read_text().replace('"int8": ', '"int8": -'))
-    message, code = refused("calibrate", named, "--data", clips, "--out", out, "--num-frames", 2, "--max-tokens", 3)
+    message, code = refused("calibrate", named, "--data", clips, "--out", out, *shown)
     assert message.startswith(f"{out}: tensors.projector.fc1.int8: Input should be greater than 0") and code == 4
+
+
+@pytest.mark.parametrize(("smooth", "method"), [("none", "mse"), ("0.25", "mse, smoothing 0.25")])
+def test_smoothing_by_choice(invoke, named, clips, tmp_path, smooth, method):
+    out = tmp_path / "scales.json"
+    options = ("--num-frames", 2, "--max-tokens", 3, "--smooth", smooth)
+    done = invoke("calibrate", named, "--data", clips, "--out", out, *options)
+    assert done.exit_code == 0 and done.stdout.startswith(f"{out}: 3 tensors, method {method}\n"), done.stderr
 
 
 def test_bad_data(refused, named, clips, tmp_path):

@@ -51,7 +51,9 @@ def test_what_a_gpu_would_need_is_named(invoke, monkeypatch):
     said = invoke("doctor").stdout
     assert "GPU 0: Orin, 8.7, CUDA 12.6" in said
     assert "--device cuda: onnxruntime has no CUDA provider: pip install 'aurora-export[gpu]'" in said
-    assert "--device tensorrt: " in said
+    assert "--device tensorrt: " in said and "--device tensorrt-rtx: " in said
     report = json.loads(invoke("doctor", "--json").stdout)["gpu"]
     assert report["gpus"][0]["compute_capability"] == "8.7"
     assert "no /nowhere/libaurora_ort_cuda.so" in report["cuda"]["problem"]
+    assert "no /nowhere/libaurora_tensorrt.so" in report["tensorrt"]["problem"]
+    assert "no /nowhere" not in (report["tensorrt-rtx"]["problem"] or ""), "it has no plugins"

@@ -10,6 +10,7 @@ import pytest
 
 from aurora_export.errors import UsageError
 from aurora_export.frames import MAX_SIDE, resample_weights, resize_and_crop, resize_frame
+from made_inputs import FRAME_SIZES, integer_pixels
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -56,31 +57,8 @@ RECORDED = {
     (200, "squash"): "47576cf90ef5b827",
 }
 
-# height, width, S
-SIZES = [
-    (1, 1, 5),
-    (1, 1, 1),
-    (3, 1000, 16),
-    (1000, 3, 16),
-    (1, 300, 7),
-    (2, 2, 64),
-    (64, 64, 64),
-    (64, 64, 1),
-    (64, 64, 63),
-    (63, 64, 64),
-    (64, 65, 64),
-    (65, 64, 64),
-    (17, 23, 96),
-    (241, 319, 64),
-    (319, 241, 64),
-    (240, 320, 384),
-    (1081, 1917, 383),
-    (1080, 1920, 384),
-    (1920, 1080, 384),
-]
 
-
-@pytest.mark.parametrize(("height", "width", "size"), SIZES)
+@pytest.mark.parametrize(("height", "width", "size"), FRAME_SIZES)
 def test_equals_pillow_to_the_bit(height: int, width: int, size: int) -> None:
     frame = noise(height, width)
     np.testing.assert_array_equal(resize_frame(frame, size=size, mode="crop"), pillow_crop(frame, size))
@@ -123,9 +101,7 @@ def test_a_crop_equals_the_same_part_of_the_whole() -> None:
 
 def test_without_an_oracle_the_bytes_stay_those_recorded() -> None:
     """What the C++ side must reproduce too; the input is made by integer arithmetic only."""
-    height, width = 90, 160
-    row, column, channel = np.ogrid[:height, :width, :3]
-    frame = ((row * 7919 + column * 104729 + channel * 1299709) % 65521 % 256).astype(np.uint8)
+    frame = integer_pixels(90, 160)
     digests = {
         (size, mode): hashlib.sha256(resize_frame(frame, size=size, mode=mode).tobytes()).hexdigest()[:16]
         for size in (32, 200)

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from aurora_export.calibration.error_feedback import Moments, save_moments
+from aurora_export.calibration.moments import Moments, save_moments
 from aurora_export.calibration.scales_file import read_scales, write_scales
 from aurora_export.errors import IncompatibleError
 from aurora_export.export import bundle as bundle_module

@@ -9,29 +9,8 @@ from typing import Any
 import numpy as np
 
 from aurora_export.frames import resize_frame
+from made_inputs import FRAME_SIZES, integer_pixels
 
-SIZES = [
-    (1, 1, 5),
-    (1, 1, 1),
-    (3, 1000, 16),
-    (1000, 3, 16),
-    (1, 300, 7),
-    (2, 2, 64),
-    (64, 64, 64),
-    (64, 64, 1),
-    (64, 64, 63),
-    (63, 64, 64),
-    (65, 64, 64),
-    (17, 23, 96),
-    (241, 319, 64),
-    (319, 241, 64),
-    (240, 320, 384),
-    (384, 500, 384),
-    (500, 384, 384),
-    (1081, 1917, 383),
-    (1920, 1080, 384),
-]
-"""height, width, S"""
 MODES = ("crop", "squash", "pad")
 PAD_VALUE = (127, 3, 250)
 
@@ -41,16 +20,10 @@ MATRICES = {"bt601": (Fraction(299, 1000), Fraction(114, 1000)), "bt709": (Fract
 RANGES = ("limited", "full")
 
 
-def pixels(height: int, width: int) -> np.ndarray:
-    """uint8 (height, width, 3)."""
-    row, column, channel = np.ogrid[:height, :width, :3]
-    return ((row * 7919 + column * 104729 + channel * 1299709) % 65521 % 256).astype(np.uint8)
-
-
 def nv12_planes(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """Luma uint8 (height, width), and chroma uint8 (⌈height / 2⌉, ⌈width / 2⌉, 2)."""
-    luma = pixels(height, width)[:, :, 0]
-    return luma, pixels((height + 1) // 2, (width + 1) // 2)[:, :, 1:]
+    luma = integer_pixels(height, width)[:, :, 0]
+    return luma, integer_pixels((height + 1) // 2, (width + 1) // 2)[:, :, 1:]
 
 
 def rgb_from_nv12(luma: np.ndarray, chroma: np.ndarray, matrix: str, value_range: str) -> np.ndarray:
@@ -87,9 +60,9 @@ def cases() -> dict[str, Any]:
             "width": width,
             "size": size,
             "mode": mode,
-            "sha256": digest(resize_frame(pixels(height, width), size=size, mode=mode, pad_value=PAD_VALUE)),
+            "sha256": digest(resize_frame(integer_pixels(height, width), size=size, mode=mode, pad_value=PAD_VALUE)),
         }
-        for height, width, size in SIZES
+        for height, width, size in FRAME_SIZES
         for mode in MODES
     ]
     converted = []

@@ -12,14 +12,8 @@ from aurora_export.config import AuroraConfig, config_from_parts
 from aurora_export.contract import graphs
 from aurora_export.errors import AuroraError
 from aurora_export.manifest import MANIFEST_NAME, FileEntry, Manifest, Verification, read_manifest
+from made_inputs import FILES, SIZES_7
 
-FILES = {
-    "vision": "onnx/vision.onnx",
-    "language": "onnx/language.onnx",
-    "embeddings": "embeddings/embeddings.npy",
-    "vocabulary": "tokenizer/vocabulary.txt",
-    "selfcheck": "selfcheck/selfcheck.safetensors",
-}
 ENGINES = {
     "tensorrt-rtx": {
         "files": {"vision": "engines/tensorrt-rtx/vision.engine"},
@@ -147,21 +141,7 @@ EDITS: list[list[Edit]] = [
 
 def small_config() -> AuroraConfig:
     """RWKV-7, 64 patches a frame."""
-    return config_from_parts(
-        {
-            "vision": {"image_size": 64, "patch_size": 8, "width": 32, "n_layers": 5, "n_heads": 2, "mlp_width": 64},
-            "projector": {"hidden_width": 48},
-            "language": {
-                "version": 7,
-                "n_layers": 3,
-                "width": 128,
-                "head_size": 64,
-                "ffn_width": 512,
-                "vocabulary_size": 100,
-                "low_ranks": {"decay": 8, "rate": 8, "value": 8, "gate": 8},
-            },
-        }
-    )
+    return config_from_parts(SIZES_7)
 
 
 def manifest_of(config: AuroraConfig) -> dict[str, Any]:

@@ -10,29 +10,17 @@ from typing import Any
 import golden_manifest
 import numpy as np
 
+from aurora_export.config import config_from_parts
 from aurora_export.contract import state_specs
 from aurora_export.errors import AuroraError
 from aurora_export.runtime.state import LENGTH_BYTES, State, StateHeader
 from aurora_export.sampling import SplitMix64
+from made_inputs import SIZES_6
 
 MODEL = "ab" * 32
 SPECIAL = ("-0x0p+0", "0x1p-149", "0x1.fffffep+127", "0x1.000002p+0", "-0x1.8p-127")
 """The first values of each array: zero, subnormal, largest, next to one."""
 
-CONFIG = {
-    "vision": {"image_size": 16, "patch_size": 4, "width": 8, "n_layers": 4, "n_heads": 2, "mlp_width": 16},
-    "merge": {"kept_ratio": 0.5},
-    "projector": {"hidden_width": 8},
-    "language": {
-        "version": 6,
-        "n_layers": 2,
-        "width": 8,
-        "head_size": 4,
-        "ffn_width": 16,
-        "vocabulary_size": 260,
-        "low_ranks": {"mix": 2, "decay": 2},
-    },
-}
 HEADERS: dict[str, dict[str, Any]] = {
     "full": {
         "phase": "answered",
@@ -89,7 +77,7 @@ HEADER_CHANGES: list[Change] = [
 
 def small_config() -> Any:
     """RWKV-6, two layers of width 8."""
-    return golden_manifest.config_from_parts(CONFIG)
+    return config_from_parts(SIZES_6)
 
 
 def arrays() -> dict[str, np.ndarray]:

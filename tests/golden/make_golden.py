@@ -8,18 +8,20 @@ Inputs come from integer arithmetic or from SplitMix64, never from a library's r
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import golden_frames
-import golden_manifest
-import golden_sampling
-import golden_states
-import golden_text
-import golden_tokenizer
-
 FOLDER = Path(__file__).resolve().parent
+sys.path.append(str(FOLDER.parent))  # what tests and golden files are both made of
+
+import golden_frames  # noqa: E402
+import golden_manifest  # noqa: E402
+import golden_sampling  # noqa: E402
+import golden_states  # noqa: E402
+import golden_text  # noqa: E402
+import golden_tokenizer  # noqa: E402
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "frames.json": golden_frames.cases,

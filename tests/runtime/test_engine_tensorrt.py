@@ -14,14 +14,16 @@ from aurora_export.contract import STATE_NAMES, graphs
 from aurora_export.errors import DependencyError, IncompatibleError, ResourceError
 from aurora_export.manifest import read_manifest
 from aurora_export.runtime.engine_onnx import OnnxEngine
-from aurora_export.runtime.engine_tensorrt import TensorRt, TensorRtEngine
+from aurora_export.runtime.engine_tensorrt import TensorRtEngine
 from aurora_export.runtime.opened_bundle import open_bundle
 from aurora_export.runtime.session import Aurora
+from aurora_export.runtime.tensorrt_library import TensorRt
 from driver_stand_in import write_driver
 from handmade_bundle import FILES, handmade_config
 from tensorrt_engines import write_engines
 
 SPECS = graphs(handmade_config())
+RTX = {"target": "tensorrt-rtx", "version": "1.7.1.116", "gpu": None, "package": "tensorrt_rtx"}
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +35,7 @@ def driver(tmp_path_factory):
 def cuda(root, driver, monkeypatch):
     """The stand-ins in the place of the packages; returns that of CUDA. Afterwards nothing may be left on the GPU."""
     monkeypatch.syspath_prepend(str(root / "tests/tensorrt_stand_in"))
-    names = ("tensorrt", "cuda", "cuda.bindings", "cuda.bindings.runtime")
+    names = ("tensorrt", "tensorrt_rtx", "cuda", "cuda.bindings", "cuda.bindings.runtime")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(nvidia_driver, "LIBRARY", str(driver))
@@ -53,6 +55,11 @@ def cuda(root, driver, monkeypatch):
 @pytest.fixture
 def engines(bundle_copy, cuda):
     return write_engines(bundle_copy)
+
+
+@pytest.fixture
+def rtx_engines(bundle_copy, cuda):
+    return write_engines(bundle_copy, **RTX)
 
 
 def language_of(bundle) -> TensorRtEngine:
@@ -151,14 +158,14 @@ def test_more_frames_than_a_run_takes(engines):
         np.testing.assert_allclose(array, plain[name], rtol=1e-6)
 
 
-def test_a_session_answers_as_on_the_cpu(engines, frames):
+def test_a_session_answers_as_on_the_cpu(engines, rtx_engines, frames):
     answers = []
-    for device in ("cpu", "tensorrt"):
+    for device in ("cpu", "tensorrt", "tensorrt-rtx"):
         with Aurora.open(engines, device=device) as aurora:
             aurora.watch(frames)
             answers.append([list(aurora.fork().generate_ids(q, max_tokens=6)) for q in ("what?", "who?")])
             assert aurora.header.backend == {"cpu": "onnxruntime-cpu"}.get(device, device)
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] == answers[2]
 
 
 def test_vision_of_the_next_frame_does_not_wait_for_prefill(engines, cuda, frames):
@@ -212,10 +219,32 @@ def test_engines_that_are_compatible_are_opened(bundle_copy, cuda, built):
     assert open_bundle(bundle_copy, device="tensorrt").language.backend == "tensorrt"
 
 
-def test_a_bundle_without_engines(bundle, cuda):
-    with pytest.raises(IncompatibleError, match="has no engines of TensorRT") as caught:
-        open_bundle(bundle, device="tensorrt")
-    assert caught.value.hint.startswith(f"aurora-export build {bundle} --target tensorrt")
+@pytest.mark.parametrize(
+    ("built", "difference"),
+    [
+        ({"version": "1.7.0"}, r"TensorRT-RTX is 1\.7\.0, here 1\.7\.1\.116"),
+        ({"capability": "8.9"}, r"compute capability is 8\.9, here 8\.7"),
+    ],
+)
+def test_engines_of_rtx_are_built_again_for_the_gpu_wherever_one_likes(bundle_copy, cuda, built, difference):
+    write_engines(bundle_copy)  # those of TensorRT are of no use
+    write_engines(bundle_copy, **RTX | built)
+    with pytest.raises(IncompatibleError, match=f"engines/tensorrt-rtx: {difference}") as caught:
+        open_bundle(bundle_copy, device="tensorrt-rtx")
+    assert caught.value.hint == f"aurora-export build {bundle_copy} --target tensorrt-rtx --compute-capability 8.7"
+
+
+@pytest.mark.parametrize(
+    ("device", "title", "options"),
+    [
+        ("tensorrt", "TensorRT", "tensorrt   (on this device)"),
+        ("tensorrt-rtx", "TensorRT-RTX", "tensorrt-rtx --compute-capability 8.7"),
+    ],
+)
+def test_a_bundle_without_engines(bundle, cuda, device, title, options):
+    with pytest.raises(IncompatibleError, match=f"has no engines of {title}$") as caught:
+        open_bundle(bundle, device=device)
+    assert caught.value.hint == f"aurora-export build {bundle} --target {options}"
 
 
 def test_what_tensorrt_does_not_open_is_refused_with_its_words(engines, cuda):
@@ -244,6 +273,10 @@ def test_what_is_missing_is_named_before_tensorrt_is_touched(engines, cuda, monk
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(DependencyError, match="TensorRT cannot be imported"):
         TensorRt(0)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(DependencyError, match="TensorRT-RTX cannot be imported") as caught:
+        TensorRt(0, "tensorrt-rtx")
+    assert "tensorrt-rtx" in caught.value.hint
     monkeypatch.setattr(nvidia_driver, "LIBRARY", "libno_such_driver.so.1")
     with pytest.raises(DependencyError, match="no NVIDIA driver"):
         TensorRt(0)

@@ -216,6 +216,8 @@ class OnnxParser:
 
 
 class Runtime:
+    version = __version__
+
     def __init__(self, logger: ILogger) -> None:
         _driver()
         self.logger = logger
@@ -227,7 +229,7 @@ class Runtime:
         except ValueError:
             self.logger.log(ILogger.Severity.ERROR, "the magic tag does not match")
             return None
-        if described["version"] != __version__ and "VERSION_COMPATIBLE" not in described["flags"]:
+        if described["version"] != self.version and "VERSION_COMPATIBLE" not in described["flags"]:
             self.logger.log(ILogger.Severity.ERROR, f"the engine is of version {described['version']}")
             return None
         if described["plugins"] and not _plugins:
