@@ -92,7 +92,7 @@ struct Kernels {
     float (*round_to_weights)(const float* x, std::size_t n, std::size_t block_size, std::uint8_t* codes);
     void (*add_and_scale)(const float* x, const float* bias, float scale, std::size_t n, float* out);
     void (*mean_of_heads)(const float* x, const float* bias, std::size_t n_heads, std::size_t size, float* out);
-    void (*softmax_panel)(float* scores, std::size_t n_keys, const Panel& panel);
+    void (*softmax_panel)(const float* scores, std::size_t n_keys, const Panel& panel);
 
     // Merging: see merge/merge_kernels.h.
     void (*normalise_row)(const float* x, std::size_t n, float* out);

@@ -12,7 +12,6 @@
 namespace aurora {
 
 class Cuda;
-class OnnxRuntime;
 struct Manifest;
 
 // Sizes of the contract that buffers are made of.
@@ -93,13 +92,10 @@ struct GraphFile {
     GraphSpec spec;
 };
 
-// The library, which needs nothing of a bundle: it can be loaded while the digests are made. Throws Error(dependency).
-std::shared_ptr<const OnnxRuntime> load_onnx_runtime(const EngineOptions& options);
-
-// Throws Error: integrity (no graph), incompatible (another contract or operator), dependency (no GPU, or no operators for
-// it), resources.
-std::unique_ptr<Engine> open_onnx_engine(std::shared_ptr<const OnnxRuntime> runtime, const GraphFile& vision,
-                                         const GraphFile& language, const GraphSizes& sizes, const EngineOptions& options);
+// Throws Error: dependency (no ONNX Runtime, no GPU, or no operators for it), integrity (no graph), incompatible (another
+// contract or operator), resources.
+std::unique_ptr<Engine> open_onnx_engine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes,
+                                         const EngineOptions& options);
 
 // The bundle's engines of TensorRT that fit this machine. Throws Error: unsupported (a libaurora without this backend),
 // dependency (no driver, no TensorRT), usage (no such GPU), incompatible (no engines that fit), resources.

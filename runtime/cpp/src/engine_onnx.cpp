@@ -277,18 +277,17 @@ private:
 
 class OnnxEngine : public Engine {
 public:
-    OnnxEngine(std::shared_ptr<const OnnxRuntime> runtime, const GraphFile& vision, const GraphFile& language,
-               const GraphSizes& sizes, const EngineOptions& options)
-        : sizes_(sizes), backend_(options.cuda ? "onnxruntime-cuda" : "onnxruntime-cpu"), runtime_(std::move(runtime)),
-          memory_(runtime_->api()), vision_(*runtime_, vision, options), language_(*runtime_, language, options) {
+    OnnxEngine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes, const EngineOptions& options)
+        : sizes_(sizes), backend_(options.cuda ? "onnxruntime-cuda" : "onnxruntime-cpu"), runtime_(options.library),
+          memory_(runtime_.api()), vision_(runtime_, vision, options), language_(runtime_, language, options) {
         if (options.cuda) cuda_.emplace(options.gpu);
-        runtime_->check(ort::CreateCpuMemoryInfo::call(runtime_->api(), ort::ARENA_ALLOCATOR, ort::MEMORY_DEFAULT, memory_.out()),
+        runtime_.check(ort::CreateCpuMemoryInfo::call(runtime_.api(), ort::ARENA_ALLOCATOR, ort::MEMORY_DEFAULT, memory_.out()),
                         "memory");
     }
 
     const std::string& backend() const override { return backend_; }
     const Cuda* cuda() const override { return cuda_ ? &*cuda_ : nullptr; }
-    std::string version() const override { return "ONNX Runtime " + runtime_->version(); }
+    std::string version() const override { return "ONNX Runtime " + runtime_.version(); }
     std::unique_ptr<Vision> open_vision() const override {
         return std::make_unique<OnnxVision>(vision_, memory_.get(), sizes_);
     }
@@ -300,7 +299,7 @@ private:
     GraphSizes sizes_;
     std::string backend_;
     std::optional<Cuda> cuda_;
-    std::shared_ptr<const OnnxRuntime> runtime_;  // before everything that was made with it
+    OnnxRuntime runtime_;  // before everything that was made with it
     Memory memory_;
     OpenGraph vision_, language_;
 };
@@ -314,14 +313,10 @@ std::string native_level() {
     return level;
 }
 
-std::shared_ptr<const OnnxRuntime> load_onnx_runtime(const EngineOptions& options) {
-    return std::make_shared<const OnnxRuntime>(options.library);
-}
-
-std::unique_ptr<Engine> open_onnx_engine(std::shared_ptr<const OnnxRuntime> runtime, const GraphFile& vision,
-                                         const GraphFile& language, const GraphSizes& sizes, const EngineOptions& options) {
+std::unique_ptr<Engine> open_onnx_engine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes,
+                                         const EngineOptions& options) {
     if (options.native_operators && !options.cuda) native_level();
-    return std::make_unique<OnnxEngine>(std::move(runtime), vision, language, sizes, options);
+    return std::make_unique<OnnxEngine>(vision, language, sizes, options);
 }
 
 }  // namespace aurora

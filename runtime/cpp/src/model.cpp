@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "background.h"
 #include "cuda_libraries.h"
 #include "error.h"
 #include "external_data.h"
@@ -23,10 +22,8 @@ void verify(const std::string& bundle, const Manifest& manifest, const ModelOpti
     });
 }
 
-using Library = Background<std::shared_ptr<const OnnxRuntime>>;
-
 std::unique_ptr<Engine> open_engine(const std::string& bundle, const Manifest& manifest, const GraphSizes& sizes,
-                                    const ModelOptions& options, Library& library) {
+                                    const ModelOptions& options) {
     if (options.backend == BackendChoice::tensorrt)
         return open_tensorrt_engine(bundle, manifest, sizes, options.engine);
     const auto graph = [&](const char* name) {
@@ -34,7 +31,7 @@ std::unique_ptr<Engine> open_engine(const std::string& bundle, const Manifest& m
     };
     EngineOptions engine = options.engine;
     engine.emulated = manifest.precision == "fp8-qdq";
-    return open_onnx_engine(library.get(), graph("vision"), graph("language"), sizes, engine);
+    return open_onnx_engine(graph("vision"), graph("language"), sizes, engine);
 }
 
 }  // namespace
@@ -47,10 +44,6 @@ std::shared_ptr<const Model> Model::open(const std::string& bundle, const ModelO
     check_contract(bundle, manifest);
     if (options.engine.cuda && options.backend != BackendChoice::tensorrt && are_cuda_libraries_off())
         warn(std::string(CUDA_FOLDER) + " is off: WKV runs as the graph's own function, slowly");
-    // ONNX Runtime needs nothing of the bundle: it is loaded meanwhile. Whatever goes wrong with it is told last.
-    Library library([&options] {
-        return options.backend == BackendChoice::tensorrt ? nullptr : load_onnx_runtime(options.engine);
-    });
     if (options.verify) verify(bundle, manifest, options);
     for (const char* graph : {"vision", "language"}) check_external_data(bundle, manifest, graph);
     Tokenizer tokenizer = Tokenizer::from_file(resolve(bundle, manifest, "vocabulary"));
@@ -63,7 +56,7 @@ std::shared_ptr<const Model> Model::open(const std::string& bundle, const ModelO
                     "build the bundle again with the checkpoint's own vocabulary");
     Embeddings embeddings = Embeddings::open(resolve(bundle, manifest, "embeddings"), sizes.vocabulary_size, sizes.width,
                                              manifest.embeddings_dtype());
-    std::unique_ptr<Engine> engine = open_engine(bundle, manifest, sizes, options, library);
+    std::unique_ptr<Engine> engine = open_engine(bundle, manifest, sizes, options);
     if (options.log) options.log(false, "opened " + bundle + " on " + engine->version() + ", " + engine->backend());
     return std::make_shared<const Model>(std::move(manifest), std::move(tokenizer), std::move(embeddings),
                                          std::move(engine), options);

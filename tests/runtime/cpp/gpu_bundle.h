@@ -45,7 +45,7 @@ protected:
         one_thread.n_threads = 1;
         // One for all tests; it stays, as ONNX Runtime itself does.
         static const Engine* const oracle =
-            open_onnx_engine(load_onnx_runtime(one_thread), {resolve(testbed_bundle(), manifest, "vision"), manifest.contract.at("vision")},
+            open_onnx_engine({resolve(testbed_bundle(), manifest, "vision"), manifest.contract.at("vision")},
                              {resolve(testbed_bundle(), manifest, "language"), manifest.contract.at("language")}, sizes, one_thread)
                 .release();
         vision = oracle->open_vision(), loop = oracle->open_loop();
