@@ -1,5 +1,4 @@
-"""Put one operator in the place of two 8- or 4-bit linear layers and the activation between them, and of a layer and what is
-added to its result.
+"""One operator in the place of two linear layers of integers and the activation between them, or of one and its sums.
 
 What lies between two layers of an MLP is four times as wide as what lies around them, or more; in one operator
 (plugins/linear) it never leaves the cache as floats.
@@ -20,8 +19,8 @@ from aurora_export.plugins.linear.onnx_function import block_linear_add_function
 def fuse_mlp(model: ir.Model) -> tuple[int, int]:
     """Replace what is recognised, in place; returns how many MLPs, and how many other layers with a sum.
 
-    Recognised are BlockLinear, GELU by its tanh form with biases and a residual, or ReluSquare without them, BlockLinear;
-    and BlockLinear, plus a bias, plus a residual. Everything else is left as it is. Values keep their names.
+    Recognised are two BlockLinear with GELU by its tanh form, biases and a residual, or with ReluSquare and without
+    them; and BlockLinear, plus a bias, plus a residual. Everything else is left as it is. Values keep their names.
     """
     counts = (_replace_each(model, _replace_mlp), _replace_each(model, _replace_sum))
     used = {node.op_type for node in model.graph if node.domain == DOMAIN}
@@ -84,9 +83,7 @@ def _replace_mlp(graph: ir.Graph, first: ir.Node) -> bool:
     if bias_node is None:
         return False
     inputs = [*first.inputs, bias, *second.inputs[1:], second_bias, residual]
-    return _replace(
-        graph, GELU_OP_TYPE, inputs, attributes, [first, bias_node, activation, second, *adds], adds[-1]
-    )
+    return _replace(graph, GELU_OP_TYPE, inputs, attributes, [first, bias_node, activation, second, *adds], adds[-1])
 
 
 def _replace_sum(graph: ir.Graph, linear: ir.Node) -> bool:

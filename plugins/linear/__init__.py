@@ -1,4 +1,4 @@
-"""BlockLinear: a linear layer whose weights are integers with a scale per block, in every form that runs it; and fused."""
+"""BlockLinear: a linear layer whose weights are integers with a scale per block; and fused with what is around it."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def block_linear_function(*, opset: int) -> FunctionProto:
 
 def block_linear_add_function(*, opset: int) -> FunctionProto:
     """The function `aurora::BlockLinearAdd`, on BlockLinear."""
-    nodes = [_linear(list(INPUTS), "product", {name: name for name in ATTRIBUTES}), *_added("product", "bias")]
+    nodes = [*_typed_linear(list(INPUTS), "product", {name: name for name in ATTRIBUTES}), *_added("product", "bias")]
     return _function(ADD_OP_TYPE, ADD_INPUTS, nodes, ATTRIBUTES, domain=(DOMAIN, OP_VERSION), opset=opset)
 
 
@@ -53,32 +53,35 @@ def block_mlp_function(op_type: str, *, opset: int) -> FunctionProto:
     """The function `aurora::BlockMlpGelu` or `aurora::BlockMlpSquaredRelu`, on BlockLinear."""
     sizes_1 = {"K": "K", "N": "hidden", "bits": "bits", "block_size": "block_size_1"}
     sizes_2 = {"K": "hidden", "N": "N", "bits": "bits", "block_size": "block_size_2"}
-    first = _linear(["x", "codes_1", "scales_1"], "product_1", sizes_1)
+    first = _typed_linear(["x", "codes_1", "scales_1"], "product_1", sizes_1)
     second = ["hidden", "codes_2", "scales_2"]
     nodes = {
         GELU_OP_TYPE: [
-            first,
+            *first,
             helper.make_node("Add", ["product_1", "bias_1"], ["sum_1"]),
             helper.make_node("Gelu", ["sum_1"], ["hidden"], approximate="tanh"),
-            _linear(second, "product_2", sizes_2),
+            *_typed_linear(second, "product_2", sizes_2),
             *_added("product_2", "bias_2"),
         ],
         SQUARED_RELU_OP_TYPE: [
-            first,
+            *first,
             helper.make_node("Relu", ["product_1"], ["positive"]),
             helper.make_node("Mul", ["positive", "positive"], ["hidden"]),
             _linear(second, next(iter(OUTPUTS)), sizes_2),
         ],
     }[op_type]
-    return _function(
-        op_type, MLP_INPUTS[op_type], nodes, MLP_ATTRIBUTES, domain=(DOMAIN, OP_VERSION), opset=opset
-    )
+    return _function(op_type, MLP_INPUTS[op_type], nodes, MLP_ATTRIBUTES, domain=(DOMAIN, OP_VERSION), opset=opset)
 
 
 def _linear(inputs: Sequence[str], output: str, sizes: Mapping[str, str]) -> NodeProto:
     node = helper.make_node(OP_TYPE, inputs, [output], domain=DOMAIN)
     _refer(node, sizes)
     return node
+
+
+def _typed_linear(inputs: Sequence[str], output: str, sizes: Mapping[str, str]) -> list[NodeProto]:
+    """A layer whose result has a type for shape inference too, which knows nothing of MatMulNBits."""
+    return [_linear(inputs, f"{output}_as_is", sizes), helper.make_node("CastLike", [f"{output}_as_is", "x"], [output])]
 
 
 def _added(product: str, bias: str) -> list[NodeProto]:
