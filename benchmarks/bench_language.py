@@ -38,6 +38,8 @@ from aurora_export.export.rounding import unpack_codes
 from aurora_export.manifest import read_manifest
 from aurora_export.plugins import DOMAIN
 from aurora_export.plugins.cpu import SWITCH, chosen_level, library_path
+from aurora_export.plugins.linear import OP_TYPE as LINEAR_OP
+from aurora_export.plugins.linear import OP_TYPES as LINEAR_OPS
 from aurora_export.plugins.mix import PIECES
 from aurora_export.runtime.engine_onnx import OnnxEngine
 from aurora_export.runtime.limits import LimitsMeter
@@ -66,10 +68,11 @@ def without_library() -> Iterator[None]:
 def write_dynamic_graph(source: Path, folder: Path) -> None:
     """Write the graph of `source` with DynamicQuantizeMatMul for BlockLinear, and its pieces as small operators."""
     model = onnx.load(source)
-    model = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in PIECES])
+    fused = {*PIECES, *LINEAR_OPS} - {LINEAR_OP}
+    model = onnx.inliner.inline_selected_functions(model, [(DOMAIN, name) for name in fused])
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
-        if node.op_type == "BlockLinear":
+        if node.op_type == LINEAR_OP:
             size = {attribute.name: attribute.i for attribute in node.attribute}
             n_inputs, bits = size["K"], size["bits"]
             names = list(node.input[1:3])

@@ -7,6 +7,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from bench_language import DYNAMIC_GRAPH, write_dynamic_graph
 
 from aurora_export.export.fuse_attention import fuse_attention
 from aurora_export.export.fuse_blocks import fuse_blocks
@@ -84,6 +85,18 @@ def test_every_channel_mix_of_rwkv_6_is_one(built6, bits):
     inputs = inputs_of(before, 5)
     for actual, expected in zip(session_of(model).run(None, inputs), before.run(None, inputs), strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+def test_the_benchmark_beside_it_multiplies_every_layer_by_the_peers_operator(built6, tmp_path):
+    """A layer that stayed ours there would run as a slower function, and the peer would look slow."""
+    model = language_of(built6)
+    n_linear = count(model)[OP_TYPE]
+    fuse_mlp(model)
+    ir.save(model, tmp_path / "fused.onnx")
+    write_dynamic_graph(tmp_path / "fused.onnx", tmp_path)
+    nodes = [(node.domain, node.op_type) for node in onnx.load(tmp_path / DYNAMIC_GRAPH).graph.node]
+    assert nodes.count(("com.microsoft", "DynamicQuantizeMatMul")) == n_linear
+    assert {op_type for domain, op_type in nodes if domain == "aurora"} == {"Wkv6"}
 
 
 def test_rwkv_7_is_left_alone(built7):
