@@ -125,7 +125,8 @@ def test_the_gap_of_a_lost_connection_is_on_the_clock():
     with source([0, 0.05, SourceError("cam: gone")], [77, 77.5], fps=1000, reconnect_s=0.1) as frames:
         seen, _ = watched_until_lost(frames)
     assert seen[:2] == [0, 0.05]
-    assert 0.5 <= seen[2] < 5, "by the machine's clock, not by that of the source"
+    # Of 77 and 77.5 the first is seen too where the reader is quicker than the source.
+    assert 0.05 < seen[2] < 5, "by the machine's clock, not by that of the source"
 
 
 def test_never_there_is_an_error_at_once():
