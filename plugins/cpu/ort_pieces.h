@@ -12,9 +12,9 @@ struct Piece {
     static constexpr int STATE_INPUT = -1, STATE_OUTPUT = -1;
     static ort::ElementType input_type(std::size_t) { return ort::FLOAT; }
 
-protected:
-    explicit Piece(const Kernels& kernels) : kernels_(kernels) {}
+    Piece(const Attributes&, const Kernels& kernels) : kernels_(kernels) {}
 
+protected:
     // Shape (B, T, E) of input 0.
     static Shape tokens_of(const Context& context) {
         const Shape shape = context.shape(0);
@@ -29,9 +29,18 @@ protected:
     const Kernels& kernels_;
 };
 
+// A piece with a norm in it.
+struct NormPiece : Piece {
+    NormPiece(const Attributes& attributes, const Kernels& kernels)
+        : Piece(attributes, kernels), epsilon_(attributes.number("epsilon")) {}
+
+protected:
+    float epsilon_;
+};
+
 // The low-rank matrices are of floats, or of 8-bit codes, each followed by its scales.
 template <bool IsInt8>
-struct TimeMixInputs6 : Piece {
+struct TimeMixInputs6 : NormPiece {
     static constexpr const char* NAME = IsInt8 ? "TimeMixInputs6Int8" : "TimeMixInputs6";
     static constexpr std::size_t N_INPUTS = IsInt8 ? 19 : 15, N_OUTPUTS = 6;
     static constexpr std::size_t INPUTS_OF_MATRIX = IsInt8 ? 2 : 1;
@@ -42,8 +51,7 @@ struct TimeMixInputs6 : Piece {
         return IsInt8 && is_matrix ? ort::INT8 : ort::FLOAT;
     }
 
-    TimeMixInputs6(const Attributes& attributes, const Kernels& kernels)
-        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+    using NormPiece::NormPiece;
 
     void compute(const Context& context) const {
         const Shape x = tokens_of(context);
@@ -84,16 +92,13 @@ private:
         if (!IsInt8) return {matrix.floats + n_weights, nullptr, nullptr};
         return {nullptr, matrix.codes + n_weights, matrix.scales + n_scales};
     }
-
-    float epsilon_;
 };
 
-struct ChannelMixInputs6 : Piece {
+struct ChannelMixInputs6 : NormPiece {
     static constexpr const char* NAME = "ChannelMixInputs6";
     static constexpr std::size_t N_INPUTS = 7, N_OUTPUTS = 4;
 
-    ChannelMixInputs6(const Attributes& attributes, const Kernels& kernels)
-        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+    using NormPiece::NormPiece;
 
     void compute(const Context& context) const {
         const Shape x = tokens_of(context);
@@ -113,17 +118,13 @@ struct ChannelMixInputs6 : Piece {
         mix.next_shift = context.output(3, {B, E});
         channel_mix_inputs(kernels_, tokens(x), mix, context.parallel());
     }
-
-private:
-    float epsilon_;
 };
 
-struct HeadNormGate6 : Piece {
+struct HeadNormGate6 : NormPiece {
     static constexpr const char* NAME = "HeadNormGate6";
     static constexpr std::size_t N_INPUTS = 4, N_OUTPUTS = 1;
 
-    HeadNormGate6(const Attributes& attributes, const Kernels& kernels)
-        : Piece(kernels), epsilon_(attributes.number("epsilon")) {}
+    using NormPiece::NormPiece;
 
     void compute(const Context& context) const {
         const Shape y = context.shape(0);
@@ -136,16 +137,13 @@ struct HeadNormGate6 : Piece {
         head_norm_gate(kernels_, tokens(flat), static_cast<std::size_t>(y[3]), context.data<float>(0), gate, weight, bias,
                        epsilon_, context.output(0, flat), context.parallel());
     }
-
-private:
-    float epsilon_;
 };
 
 struct ReluSquare : Piece {
     static constexpr const char* NAME = "ReluSquare";
     static constexpr std::size_t N_INPUTS = 1, N_OUTPUTS = 1;
 
-    ReluSquare(const Attributes&, const Kernels& kernels) : Piece(kernels) {}
+    using Piece::Piece;
 
     void compute(const Context& context) const {
         const Shape x = context.shape(0);
@@ -157,7 +155,7 @@ struct ChannelMixOutput6 : Piece {
     static constexpr const char* NAME = "ChannelMixOutput6";
     static constexpr std::size_t N_INPUTS = 3, N_OUTPUTS = 1;
 
-    ChannelMixOutput6(const Attributes&, const Kernels& kernels) : Piece(kernels) {}
+    using Piece::Piece;
 
     void compute(const Context& context) const {
         const Shape x = context.shape(0);

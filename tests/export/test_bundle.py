@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+import made_inputs
 from aurora_export.errors import AccuracyError, ResourceError, UsageError
 from aurora_export.export import bundle as bundle_module
 from aurora_export.export.bundle import build_bundle, check_destination
@@ -26,6 +27,10 @@ FILES = [
     "selfcheck/selfcheck.safetensors",
     "tokenizer/vocabulary.txt",
 ]
+
+
+def test_tests_without_torch_put_the_files_where_a_build_does():
+    assert made_inputs.FILES == bundle_module.FILES
 
 
 class Reporter:

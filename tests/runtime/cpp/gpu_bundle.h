@@ -21,18 +21,24 @@ struct Built {
     std::vector<std::string> compatible;
 };
 
+// What the function `name` of a stand-in's library returns: its state. The library stays, for whoever asks the loader.
+template <typename StandIn>
+void find_stand_in(const char* path, const char* name, StandIn*& found) {
+    void* library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    ASSERT_NE(library, nullptr) << dlerror();
+    void* symbol = dlsym(library, name);
+    StandIn* (*show)() = nullptr;
+    std::memcpy(&show, &symbol, sizeof show);
+    dlclose(library);
+    found = show();
+}
+
 // A fresh stand-in, and a copy of the testbed's bundle. At its end nothing may be left on the GPU.
 class OnStandIn : public ::testing::Test {
 protected:
     void SetUp() override {
         // By its name in the loader's list it is what the backend asks for: libcuda.so.1.
-        void* library = dlopen(AURORA_GPU_STAND_IN, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-        ASSERT_NE(library, nullptr) << dlerror();
-        void* symbol = dlsym(library, "gpu_stand_in");
-        GpuStandIn* (*show)() = nullptr;
-        std::memcpy(&show, &symbol, sizeof show);
-        dlclose(library);
-        gpu = show();
+        ASSERT_NO_FATAL_FAILURE(find_stand_in(AURORA_GPU_STAND_IN, "gpu_stand_in", gpu));
         gpu->calls.clear(), gpu->plugins.clear();
         gpu->init = 0, gpu->count = 2, gpu->can_capture = gpu->can_run = true, gpu->device_bytes = SIZE_MAX;
         gpu->version[0] = 0, gpu->version[1] = 3;

@@ -11,14 +11,8 @@ namespace {
 class OnnxCuda : public OnStandIn {
 protected:
     void SetUp() override {
-        OnStandIn::SetUp();
-        void* library = dlopen(AURORA_ONNXRUNTIME_STAND_IN, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-        ASSERT_NE(library, nullptr) << dlerror();
-        void* symbol = dlsym(library, "onnxruntime_stand_in");
-        OnnxRuntimeStandIn* (*show)() = nullptr;
-        std::memcpy(&show, &symbol, sizeof show);
-        dlclose(library);
-        runtime = show();
+        ASSERT_NO_FATAL_FAILURE(OnStandIn::SetUp());
+        ASSERT_NO_FATAL_FAILURE(find_stand_in(AURORA_ONNXRUNTIME_STAND_IN, "onnxruntime_stand_in", runtime));
         *runtime = {};
         setenv("AURORA_CUDA_LIBRARIES", AURORA_CUDA_OPERATORS, 1);
     }
