@@ -236,6 +236,7 @@ TABLES = {
         "full size": full_size_calibration_table,
         "rounding": rounding_table,
         "quantized": quantized_table,
+        "quantized without noise": lambda: quantized_table("quantized_without_noise"),
         "limits": limits_table,
         "calibration": calibration_table,
         "planted": planted_table,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from result_tables import read_result, table
+from result_tables import NOT_YET, is_measured, read_result, table
 
 from aurora_export.calibration.calibrate import Method
 
@@ -25,9 +25,11 @@ def method_text(method: str) -> str:
     return f"{text} (default)" if is_default else text
 
 
-def quantized_table() -> str:
-    """What each precision loses against fp32 on the testbed under noise."""
-    result = read_result("quantized")
+def quantized_table(name: str = "quantized") -> str:
+    """What each precision loses against fp32 on the testbed, under noise or by another result file."""
+    if not is_measured(name):
+        return NOT_YET
+    result = read_result(name)
     rows = [["fp32", "", f"{100 * result['accuracy_fp32']:.1f} %", *[""] * 7]]
     for row in result["rows"]:
         loss, drift = row["loss"], row["drift"][-1]
