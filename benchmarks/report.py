@@ -240,6 +240,7 @@ TABLES = {
         "limits": limits_table,
         "calibration": calibration_table,
         "planted": planted_table,
+        "planted at full size": lambda: planted_table("full_size_planted"),
     },
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table, "where": where_run_table},

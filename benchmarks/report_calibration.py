@@ -130,16 +130,19 @@ def full_size_calibration_table() -> str:
     return table(head, [[*row, f"{result['minutes']:.0f} min", *memory]])
 
 
-def planted_table() -> str:
-    """Errors of int8 with planted outlier channels, by calibration."""
+def planted_table(name: str = "testbed_planted") -> str:
+    """Errors of int8 with planted outlier channels, by calibration; of the testbed, or by another result file."""
+    if not is_measured(name):
+        return NOT_YET
+    result = read_result(name)
     rows = []
-    for row in read_result("testbed_planted")["rows"]:
+    for row in result["rows"]:
         visual, drift = row["visual"], row["drift"]
         worst = [max(entry["states"].values()) for entry in drift]
         cells = [f"{visual['pooled']:.4f}", f"{visual['matched']:.4f}"]
         rows.append(
             [method_text(row["method"]), *cells, f"{worst[0]:.3f}", f"{worst[-1]:.3f}", f"{drift[-1]['logits']:.3f}"]
         )
-    ends = [entry["n_tokens"] for entry in read_result("testbed_planted")["rows"][0]["drift"]]
+    ends = [entry["n_tokens"] for entry in result["rows"][0]["drift"]]
     head = ["calibration", "pooled cosine", "matched cosine", f"state after {ends[0]} tokens"]
     return table([*head, f"… after {ends[-1]}", "logits there"], rows)
