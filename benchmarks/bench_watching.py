@@ -47,7 +47,7 @@ def watch(bundle: Path, clip: Path, points: list[int], n_threads: int | None) ->
             self._n_frames = n_frames
 
         def read_ahead(self, n: int, prepare: Callable[[np.ndarray], np.ndarray]) -> bool:
-            return True
+            return is_ahead
 
         def __iter__(self) -> Iterator[Frame]:
             return islice(frames, self._n_frames)
@@ -57,8 +57,7 @@ def watch(bundle: Path, clip: Path, points: list[int], n_threads: int | None) ->
         warm.watch(clip, num_frames=1)
         first_token_s(warm)
         model = aurora._model
-        if not video.read_ahead(model.n_ahead, model.resize):
-            raise SystemExit("the frames of this clip are not made ahead")
+        is_ahead = model.n_ahead > 0 and video.read_ahead(model.n_ahead, model.resize)
         frames = iter(video)
         rows: list[dict[str, Any]] = []
         stages: dict[str, float] = {}
