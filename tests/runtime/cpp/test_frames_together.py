@@ -6,6 +6,7 @@ import ctypes as c
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_frames_of_another_header(session, model, library):
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_frames_that_share_a_run_leave_the_same_bits(library, root, tmp_path, precision):
     bundle = tmp_path / "small.aurora"
-    program = [sys.executable, "-m", "aurora_export.cli.main", "build", root / "testbed/checkpoint", "--out", bundle]
+    program = [Path(sys.executable).parent / "aurora-export", "build", root / "testbed/checkpoint", "--out", bundle]
     subprocess.run([*program, "--precision", precision, "--quiet"], check=True, capture_output=True)
     with Model(library, bundle) as model, Session(model) as together, Session(model) as alone:
         for n in (N, 3):
