@@ -45,7 +45,11 @@ def _verdict(on_gpu: Mapping[str, Any] | None, name: str) -> str:
     gpu = on_gpu["environment"]["gpu"]
     if "left_out" in section:
         return f"{gpu}: left out, {section['left_out']}"
-    return f"{gpu}: " + {True: "passed", False: "FAILED", None: "measured"}[section.get("passed")]
+    forms = "".join(
+        f"; {case}: {form['fastest']} fastest, tensor {form['tensor_over_recurrent']:.2f} times as fast as recurrent"
+        for case, form in section.get("forms of Wkv6", {}).items()
+    )
+    return f"{gpu}: " + {True: "passed", False: "FAILED", None: "measured"}[section.get("passed")] + forms
 
 
 def engine_build_table() -> str:
