@@ -6,8 +6,9 @@ r"""What quantized bundles lose against the fp32 one of the same checkpoint: ans
 
     python testbed/write_questions.py build/plain --questions 2000 --seed 7    # no more noise than in the training
 
-The same on build/plain/questions.jsonl is `quantized_without_noise`. Each bundle is asked what the fp32 one was asked; losses are of paired answers. Any number of bundles may follow. With
---resume FILE a bundle that was measured before, by this commit and on these questions, is not measured again.
+The same on build/plain/questions.jsonl is `quantized_without_noise`. Each bundle is asked what the fp32 one was asked;
+losses are of paired answers. Any number of bundles may follow. With --resume FILE a bundle that was measured before, by
+this commit and on these questions, is not measured again.
 """
 
 from __future__ import annotations
