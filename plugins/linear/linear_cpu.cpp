@@ -90,25 +90,41 @@ struct Chunk {
     std::size_t first_output, n_outputs, first_block, n_blocks;
 };
 
-// Ask for a part of the weights of a chunk, so that they are in the cache when it is their turn. Without this the
-// products would wait for the memory, and the memory for the products.
-void prefetch(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts) {
-    constexpr std::size_t LINE = 64;
-    const std::size_t row_bytes = weights.row_bytes(), n_bytes = chunk.n_blocks * weights.block_bytes();
-    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_bytes();
-    for (std::size_t i = part * chunk.n_outputs / n_parts; i < (part + 1) * chunk.n_outputs / n_parts; ++i)
-        for (std::size_t j = 0; j < n_bytes; j += LINE) __builtin_prefetch(from + i * row_bytes + j, 0, 2);
+// A part of a chunk, to be asked for while another one is at work.
+NextWeights next_weights(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts) {
+    const std::size_t begin = part * chunk.n_outputs / n_parts, end = (part + 1) * chunk.n_outputs / n_parts;
+    const std::size_t first = chunk.first_output + begin, n_blocks = weights.n_blocks();
+    return {end - begin,
+            chunk.n_blocks * weights.block_bytes(),
+            weights.codes + first * weights.row_bytes() + chunk.first_block * weights.block_bytes(),
+            weights.row_bytes(),
+            weights.scales + first * n_blocks + chunk.first_block,
+            n_blocks};
 }
 
-void copy_strip(const Kernels& kernels, const BlockWeights& weights, const Chunk& chunk, const WeightStrip& strip) {
-    const std::size_t n_blocks = weights.n_blocks(), block_bytes = weights.block_bytes();
-    const auto copy = weights.bits == 4 ? kernels.expand_weights : kernels.copy_weights;
-    for (std::size_t n = 0; n < chunk.n_outputs; ++n) {
-        const std::size_t at = (chunk.first_output + n) * n_blocks + chunk.first_block;
-        copy(weights.codes + at * block_bytes, chunk.n_blocks * block_bytes, strip.codes + n * WEIGHT_STRIDE);
+// Rows this far apart fall on each other in a cache of 64 lines by some ways; those of a tile are more than the ways.
+constexpr std::size_t BYTES_OF_WAY = 4096;
+
+// Room for copies of the weights of a strip.
+struct StripRoom {
+    std::uint8_t* codes;  // (STRIP_OUTPUTS, WEIGHT_STRIDE)
+    float* scales;        // [block][STRIP_OUTPUTS]
+};
+
+// The weights of a chunk, as they lie in the file if that serves, otherwise copied.
+WeightStrip make_strip(const Kernels& kernels, const BlockWeights& weights, const Chunk& chunk, const StripRoom& room) {
+    const std::size_t n_blocks = weights.n_blocks(), block_bytes = weights.block_bytes(), row_bytes = weights.row_bytes();
+    const std::uint8_t* codes = weights.codes + chunk.first_output * row_bytes + chunk.first_block * block_bytes;
+    const float* scales = weights.scales + chunk.first_output * n_blocks + chunk.first_block;
+    for (std::size_t n = 0; n < chunk.n_outputs; ++n)
         for (std::size_t block = 0; block < chunk.n_blocks; ++block)
-            strip.scales[block * STRIP_OUTPUTS + n] = weights.scales[at + block];
-    }
+            room.scales[block * STRIP_OUTPUTS + n] = scales[n * n_blocks + block];
+    if (weights.bits == 8 && kernels.takes_stored_weights && row_bytes % BYTES_OF_WAY != 0)
+        return {chunk.n_outputs, codes, row_bytes, room.scales};
+    const auto copy = weights.bits == 4 ? kernels.expand_weights : kernels.copy_weights;
+    for (std::size_t n = 0; n < chunk.n_outputs; ++n)
+        copy(codes + n * row_bytes, chunk.n_blocks * block_bytes, room.codes + n * WEIGHT_STRIDE);
+    return {chunk.n_outputs, room.codes, WEIGHT_STRIDE, room.scales};
 }
 
 // Outputs from `first` to `last` for all rows: finish(i, panel, sums) gets those of panel i, (last - first, width).
@@ -119,7 +135,7 @@ void multiply_outputs(const Kernels& kernels, const BlockWeights& weights, const
     thread_local std::vector<float> scales, memory;
     const std::size_t blocks_at_once = STRIP_INPUTS / weights.block_size, n_panels = activations.n_panels();
     const std::size_t sums_of_panel = (last - first) * MAX_PANEL_ROWS;
-    WeightStrip strip = {0, at_least(codes, STRIP_OUTPUTS * WEIGHT_STRIDE), at_least(scales, blocks_at_once * STRIP_OUTPUTS)};
+    const StripRoom room = {at_least(codes, STRIP_OUTPUTS * WEIGHT_STRIDE), at_least(scales, blocks_at_once * STRIP_OUTPUTS)};
     float* all_sums = at_least(memory, n_panels * sums_of_panel);
     const auto chunk_at = [&](std::size_t output, std::size_t block) -> Chunk {
         return {output, std::min(STRIP_OUTPUTS, weights.n_outputs - output), block,
@@ -130,14 +146,14 @@ void multiply_outputs(const Kernels& kernels, const BlockWeights& weights, const
             const Chunk chunk = chunk_at(output, block);
             const bool is_last = block + chunk.n_blocks == weights.n_blocks();
             const std::size_t next_output = is_last ? output + chunk.n_outputs : output;
-            strip.n_outputs = chunk.n_outputs;
-            copy_strip(kernels, weights, chunk, strip);
+            const bool has_next = next_output < weights.n_outputs;
+            const Chunk next = has_next ? chunk_at(next_output, is_last ? 0 : block + chunk.n_blocks) : Chunk{};
+            const WeightStrip strip = make_strip(kernels, weights, chunk, room);
             for (std::size_t i = 0; i < n_panels; ++i) {
-                if (next_output < weights.n_outputs)
-                    prefetch(weights, chunk_at(next_output, is_last ? 0 : block + chunk.n_blocks), i, n_panels);
                 const Panel panel = activations.panel(i, block, chunk.n_blocks);
                 float* sums = all_sums + i * sums_of_panel;
-                kernels.multiply_panel(panel, strip, block == 0, sums + (output - first) * panel.width);
+                kernels.multiply_panel(panel, strip, block == 0, sums + (output - first) * panel.width,
+                                       next_weights(weights, next, i, n_panels));
                 if (is_last && next_output == last) finish(i, panel, sums);
             }
         }

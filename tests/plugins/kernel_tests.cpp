@@ -474,6 +474,7 @@ int main() {
                         for (std::size_t bits : {8, 4}) test_linear(kernels, bits, T, K, N, block, static_cast<int>(1 + T % 3));
         for (std::size_t block : {32, 128})  // more than a panel and a strip
             for (std::size_t bits : {8, 4}) test_linear(kernels, bits, 70, 700, 130, block, 2);
+        test_linear(kernels, 8, 18, 4096, 20, 128, 2);  // rows that would fall on each other in the cache are copied
         test_all_of_mlp(kernels);
         test_attention(kernels, 1, 1, 1, 1, 1);
         test_attention(kernels, 2, 19, 3, 10, 2);

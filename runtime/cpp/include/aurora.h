@@ -19,7 +19,8 @@
  * THREADS. One model may be used by any number of threads and sessions at once. A session is for one thread at a time;
  * a call that meets another one still at work returns AURORA_ERROR_BUSY, and changes nothing, the text of the last error
  * included. That holds for calls from inside a callback of the same session too. Sessions may move between threads.
- * ONNX Runtime has threads for each model; the library itself starts one while files are verified, and none after that.
+ * ONNX Runtime has threads for each model; the library itself starts one while files are verified and, unless n_threads is
+ * 1, one while the graphs are opened, which calls nothing of the caller's; and none after that.
  *
  * LIFE. A handle must not be used after it was closed. Builds with assertions (CMake's Debug) know all open handles, and
  * answer a use after close with AURORA_ERROR_USAGE or NULL. NULL for a handle is an error in every build, and no crash.
