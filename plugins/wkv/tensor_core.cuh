@@ -18,9 +18,11 @@ namespace aurora {
 //   a: (row group, depth quad), (group + 8, quad), (group, quad + 4), (group + 8, quad + 4)
 //   b: (depth quad, column group), (quad + 4, group)
 //   c: (row group, column 2 * quad), (group, 2 * quad + 1), (group + 8, 2 * quad), (group + 8, 2 * quad + 1)
-// (PTX ISA, "Matrix Fragments for mma.m16n8k8"). Tensor cores ignore the bits of a and b that TF32 does not have.
+// (PTX ISA, "Matrix Fragments for mma.m16n8k8"). Tensor cores ignore the bits of a and b that TF32 does
+// not have; CUTLASS (round_half_ulp_truncate) and Triton rely on that too.
 __device__ __forceinline__ void mma_tf32(float (&c)[4], const float (&a)[4], const float (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+  asm volatile(  // or it might be moved to where part of the warp is
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
       "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),

@@ -2,8 +2,8 @@
 //
 // What they compute, and every shape: README.md. Arrays are contiguous and in device memory, aligned to 16 bytes.
 // receptance, key, value (RWKV-7: removal and replacement too) and output are of `element_type`; log_decay, bonus and
-// the states are float32 always, and so is all arithmetic. `next_state` may be the same buffer as `state`, not one
-// that overlaps it. Nothing is allocated, and nothing waits: the work is enqueued on `stream` and can be captured into
+// the states are float32 always, and so are all sums. `next_state` may be the same buffer as `state`, not one that
+// overlaps it. Nothing is allocated, and nothing waits: the work is enqueued on `stream` and can be captured into
 // a CUDA graph.
 #pragma once
 
