@@ -48,13 +48,15 @@ struct WeightStrip {
     const float* scales;  // [block][STRIP_OUTPUTS]
 };
 
-// Rows of weights that come next, of `n_bytes` each: asked for meanwhile, a few lines of the cache at a time.
-struct NextWeights {
-    std::size_t n_rows, n_bytes;
+// What comes after a panel and a strip: asked for meanwhile, a few lines of the cache at a time.
+struct Next {
+    std::size_t n_rows, n_bytes;  // of weights: rows of n_bytes, and a scale of each, which are some way apart
     const std::uint8_t* codes;
     std::size_t code_stride;
     const float* scales;
     std::size_t scale_stride;
+    const std::int8_t* panel;  // codes of a panel
+    std::size_t panel_bytes;
 };
 
 // What stands between the two layers of an MLP: GELU by its tanh form, or the square of the positive part.
@@ -89,7 +91,7 @@ struct Kernels {
     // The same for weights of 4 bits, of which each byte becomes two.
     void (*expand_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
     // sums (n_outputs, width) += panel times strip, or = if `is_first`. Meanwhile `next` is brought into the cache.
-    void (*multiply_panel)(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums, const NextWeights& next);
+    void (*multiply_panel)(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums, const Next& next);
     // y (n_rows, n_outputs), of rows `y_stride` apart, from sums (n_outputs, width), plus `bias` (n_outputs), plus
     // `residual`, which lies as y does. Each of the two may be null.
     void (*turn_panel)(const float* sums, const Panel& panel, std::size_t n_outputs, const float* bias, const float* residual,

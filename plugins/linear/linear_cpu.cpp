@@ -63,8 +63,12 @@ public:
     }
 
     void round(const Kernels& kernels, const float* x, std::size_t n_inputs, const Parallel& parallel) const {
-        parallel(n_panels(), [&](std::size_t i) {
-            kernels.quantize_panel(x + i * panel_rows_ * n_inputs, n_inputs, n_inputs, panel(i, 0, n_blocks_));
+        // Some panels are few, and shared badly by threads: so their inputs are divided.
+        const std::size_t n_parts = std::min<std::size_t>(n_blocks_, n_panels() < 8 ? 4 : 1);
+        parallel(n_panels() * n_parts, [&](std::size_t piece) {
+            const std::size_t i = piece / n_parts, part = piece % n_parts, first = part * n_blocks_ / n_parts;
+            const std::size_t n = (part + 1) * n_blocks_ / n_parts - first, begin = first * block_size_;
+            kernels.quantize_panel(x + i * panel_rows_ * n_inputs + begin, n_inputs - begin, n_inputs, panel(i, first, n));
         });
     }
 
@@ -90,8 +94,13 @@ struct Chunk {
     std::size_t first_output, n_outputs, first_block, n_blocks;
 };
 
-// A part of a chunk, to be asked for while another one is at work.
-NextWeights next_weights(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts) {
+// What is multiplied in one piece of work: some outputs for some panels.
+struct Piece {
+    std::size_t first_output, last_output, first_panel, last_panel;
+};
+
+// A part of a chunk and the codes of a panel, to be asked for while others are at work.
+Next make_next(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts, const Panel& panel) {
     const std::size_t begin = part * chunk.n_outputs / n_parts, end = (part + 1) * chunk.n_outputs / n_parts;
     const std::size_t first = chunk.first_output + begin, n_blocks = weights.n_blocks();
     return {end - begin,
@@ -99,7 +108,9 @@ NextWeights next_weights(const BlockWeights& weights, const Chunk& chunk, std::s
             weights.codes + first * weights.row_bytes() + chunk.first_block * weights.block_bytes(),
             weights.row_bytes(),
             weights.scales + first * n_blocks + chunk.first_block,
-            n_blocks};
+            n_blocks,
+            panel.codes,
+            panel.n_blocks * panel.block_size * panel.width};
 }
 
 // Rows this far apart fall on each other in a cache of 64 lines by some ways; those of a tile are more than the ways.
@@ -127,47 +138,59 @@ WeightStrip make_strip(const Kernels& kernels, const BlockWeights& weights, cons
     return {chunk.n_outputs, room.codes, WEIGHT_STRIDE, room.scales};
 }
 
-// Outputs from `first` to `last` for all rows: finish(i, panel, sums) gets those of panel i, (last - first, width).
+// The sums of a piece: finish(i, panel, sums) gets those of panel i, (outputs of the piece, width). `after` comes next.
 template <typename Finish>
-void multiply_outputs(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, std::size_t first,
-                      std::size_t last, const Finish& finish) {
+void multiply_piece(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, const Piece& piece,
+                    const Piece& after, const Finish& finish) {
     thread_local std::vector<std::uint8_t> codes;
     thread_local std::vector<float> scales, memory;
-    const std::size_t blocks_at_once = STRIP_INPUTS / weights.block_size, n_panels = activations.n_panels();
-    const std::size_t sums_of_panel = (last - first) * MAX_PANEL_ROWS;
+    const std::size_t blocks_at_once = STRIP_INPUTS / weights.block_size, n_panels = piece.last_panel - piece.first_panel;
+    const std::size_t sums_of_panel = (piece.last_output - piece.first_output) * MAX_PANEL_ROWS;
     const StripRoom room = {at_least(codes, STRIP_OUTPUTS * WEIGHT_STRIDE), at_least(scales, blocks_at_once * STRIP_OUTPUTS)};
     float* all_sums = at_least(memory, n_panels * sums_of_panel);
-    const auto chunk_at = [&](std::size_t output, std::size_t block) -> Chunk {
-        return {output, std::min(STRIP_OUTPUTS, weights.n_outputs - output), block,
+    const auto chunk_at = [&](const Piece& of, std::size_t output, std::size_t block) -> Chunk {
+        return {output, std::min(STRIP_OUTPUTS, of.last_output - output), block,
                 std::min(blocks_at_once, weights.n_blocks() - block)};
     };
-    for (std::size_t output = first; output < last; output += STRIP_OUTPUTS)
+    for (std::size_t output = piece.first_output; output < piece.last_output; output += STRIP_OUTPUTS)
         for (std::size_t block = 0; block < weights.n_blocks(); block += blocks_at_once) {
-            const Chunk chunk = chunk_at(output, block);
+            const Chunk chunk = chunk_at(piece, output, block);
             const bool is_last = block + chunk.n_blocks == weights.n_blocks();
-            const std::size_t next_output = is_last ? output + chunk.n_outputs : output;
-            const bool has_next = next_output < weights.n_outputs;
-            const Chunk next = has_next ? chunk_at(next_output, is_last ? 0 : block + chunk.n_blocks) : Chunk{};
+            const bool ends = is_last && output + chunk.n_outputs == piece.last_output;
+            const Chunk next = ends      ? chunk_at(after, after.first_output, 0)
+                               : is_last ? chunk_at(piece, output + chunk.n_outputs, 0)
+                                         : chunk_at(piece, output, block + chunk.n_blocks);
             const WeightStrip strip = make_strip(kernels, weights, chunk, room);
             for (std::size_t i = 0; i < n_panels; ++i) {
-                const Panel panel = activations.panel(i, block, chunk.n_blocks);
+                const Panel panel = activations.panel(piece.first_panel + i, block, chunk.n_blocks);
+                const Panel next_panel =
+                    i + 1 < n_panels ? activations.panel(piece.first_panel + i + 1, block, chunk.n_blocks)
+                                     : activations.panel(ends ? after.first_panel : piece.first_panel, next.first_block, next.n_blocks);
                 float* sums = all_sums + i * sums_of_panel;
-                kernels.multiply_panel(panel, strip, block == 0, sums + (output - first) * panel.width,
-                                       next_weights(weights, next, i, n_panels));
-                if (is_last && next_output == last) finish(i, panel, sums);
+                kernels.multiply_panel(panel, strip, block == 0, sums + (output - piece.first_output) * panel.width,
+                                       make_next(weights, next, i, n_panels, next_panel));
+                if (ends) finish(piece.first_panel + i, panel, sums);
             }
         }
 }
 
-// Outputs in pieces of `size`, each for all rows.
+// Outputs in pieces of `size`, each for all rows, or for some panels of many: the sums of more would leave the cache.
+constexpr std::size_t PANELS_AT_ONCE = 16;
 template <typename Finish>
 void multiply_all(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, std::size_t size,
                   const Parallel& parallel, const Finish& finish) {
-    parallel((weights.n_outputs + size - 1) / size, [&](std::size_t piece) {
-        const std::size_t first = piece * size, last = std::min(first + size, weights.n_outputs);
-        multiply_outputs(kernels, weights, activations, first, last, [&](std::size_t i, const Panel& panel, float* sums) {
-            finish(i, panel, sums, first, last - first);
-        });
+    const std::size_t n_panels = activations.n_panels(), n_groups = (n_panels + PANELS_AT_ONCE - 1) / PANELS_AT_ONCE;
+    const std::size_t n_pieces = (weights.n_outputs + size - 1) / size * n_groups;
+    const auto piece_at = [&](std::size_t i) -> Piece {
+        const std::size_t first = i / n_groups * size, group = i % n_groups;
+        return {first, std::min(first + size, weights.n_outputs), group * n_panels / n_groups, (group + 1) * n_panels / n_groups};
+    };
+    parallel(n_pieces, [&](std::size_t i) {
+        const Piece piece = piece_at(i);
+        multiply_piece(kernels, weights, activations, piece, piece_at(std::min(i + 1, n_pieces - 1)),
+                       [&](std::size_t panel_index, const Panel& panel, float* sums) {
+                           finish(panel_index, panel, sums, piece.first_output, piece.last_output - piece.first_output);
+                       });
     });
 }
 

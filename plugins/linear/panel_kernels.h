@@ -59,15 +59,15 @@ static void copy_weights(const std::uint8_t* from, std::size_t n_bytes, std::uin
     for (std::size_t i = 0; i < n_bytes; ++i) to[i] = from[i] ^ 0x80;
 }
 
-// The weights that come next, line by line of the cache, spread over the products of a panel. All at once they would fill
-// what the machine has for reads that are under way, and the products would wait for them. They are asked for into the
-// first level: hints for the second one did nothing on the machine where this was measured.
+// What comes next, line by line of the cache, spread over the products of a panel. All at once it would fill what the
+// machine has for reads that are under way, and the products would wait for them. It is asked for into the first level:
+// hints for the second one did nothing on the machine where this was measured.
 constexpr std::size_t INPUTS_OF_STEP = 32;
 class Ahead {
 public:
     // `n_steps`: how often `step` will be called, at least.
-    Ahead(const NextWeights& next, std::size_t n_steps)
-        : next_(next), n_lines_(next.n_rows * ((next.n_bytes + LINE - 1) / LINE)), n_steps_(n_steps) {}
+    Ahead(const Next& next, std::size_t n_steps)
+        : next_(next), n_lines_(next.n_rows * lines_of(next.n_bytes)), n_panel_lines_(lines_of(next.panel_bytes)), n_steps_(n_steps) {}
 
     AURORA_MEMBER void step() {
         for (credit_ += n_lines_; credit_ >= n_steps_ && row_ < next_.n_rows; credit_ -= n_steps_) {
@@ -76,13 +76,18 @@ public:
             at_ += LINE;
             if (at_ >= next_.n_bytes) at_ = 0, ++row_;
         }
+        for (panel_credit_ += n_panel_lines_; panel_credit_ >= n_steps_ && panel_at_ < next_.panel_bytes; panel_credit_ -= n_steps_) {
+            __builtin_prefetch(next_.panel + panel_at_);
+            panel_at_ += LINE;
+        }
     }
 
 private:
     static constexpr std::size_t LINE = 64;
-    const NextWeights& next_;
-    const std::size_t n_lines_, n_steps_;
-    std::size_t credit_ = 0, row_ = 0, at_ = 0;
+    static std::size_t lines_of(std::size_t n_bytes) { return (n_bytes + LINE - 1) / LINE; }
+    const Next& next_;
+    const std::size_t n_lines_, n_panel_lines_, n_steps_;
+    std::size_t credit_ = 0, row_ = 0, at_ = 0, panel_credit_ = 0, panel_at_ = 0;
 };
 
 // N outputs times V vectors of rows: N * V sums stay in registers through a block.
@@ -146,7 +151,7 @@ AURORA_INLINE void multiply_some(const Panel& panel, const WeightStrip& strip, s
     }
 }
 
-static void multiply_panel(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums, const NextWeights& next) {
+static void multiply_panel(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums, const Next& next) {
     std::size_t output = 0;
     const std::size_t steps_of_tile = panel.n_blocks * ((panel.block_size + INPUTS_OF_STEP - 1) / INPUTS_OF_STEP);
     Ahead ahead(next, (strip.n_outputs + TILE_OUTPUTS - 1) / TILE_OUTPUTS * steps_of_tile);
