@@ -53,7 +53,7 @@ def test_structs_are_those_of_the_header(root, build, tmp_path):
 
 
 def test_versions_and_names(library, root):
-    assert library.aurora_abi_version() == 2
+    assert library.aurora_abi_version() == 3
     assert library.aurora_version().decode() in (root / "core/__init__.py").read_text()
     assert library.aurora_status_name(6) == b"AURORA_ERROR_RESOURCES"
     assert library.aurora_status_name(5) == library.aurora_status_name(-1) == b"unknown"
@@ -124,7 +124,18 @@ def test_null_for_everything(library, model):
     assert library.aurora_session_new(model.handle, None) == lib.USAGE
     assert library.aurora_session_new(None, c.byref(handle)) == lib.USAGE
     assert library.aurora_session_close(handle) == lib.OK
-    for name in ("watch", "visual_tokens", "logits", "ask", "reset", "save", "load", "save_to", "load_from"):
+    for name in (
+        "watch",
+        "watch_frames",
+        "visual_tokens",
+        "logits",
+        "ask",
+        "reset",
+        "save",
+        "load",
+        "save_to",
+        "load_from",
+    ):
         function = getattr(library, f"aurora_session_{name}")
         nothing = [0 if kind in (c.c_int, c.c_size_t) else None for kind in function.argtypes]
         assert function(*nothing) == lib.USAGE

@@ -31,7 +31,7 @@ std::string refused(const char* vision, const char* language, int n_threads) {
 }
 
 TEST(EngineOnnx, BothGraphsAreOpenedWithOneThreadAndWithMore) {
-    for (const int n_threads : {0, 1, 2}) EXPECT_EQ(refused(VISION, LANGUAGE, n_threads), "");
+    for (const int n_threads : {1, 2}) EXPECT_EQ(refused(VISION, LANGUAGE, n_threads), "");
 }
 
 TEST(EngineOnnx, ErrorsAreThoseOfOneAfterTheOther) {
