@@ -32,15 +32,16 @@ sanitize: build/kernel_tests build/kernel_tests_aarch64  ## run the native kerne
 	@build/kernel_tests
 
 KERNELS := $(filter-out plugins/cpu/ort_%,$(NATIVE))
+KERNEL_TESTS := tests/plugins/kernel_tests.cpp $(wildcard tests/plugins/*_tests.h) tests/plugins/kernel_checks.h
 CXXFLAGS := -std=c++17 -O2 -Wall -Wextra -Werror
 
-build/kernel_tests: tests/plugins/kernel_tests.cpp $(KERNELS)
+build/kernel_tests: $(KERNEL_TESTS) $(KERNELS)
 	@mkdir -p build
 	@$(CXX) $(CXXFLAGS) -g -fsanitize=address,undefined -fno-sanitize-recover=all -pthread -o $@ $(filter %.cpp,$^)
 
 # Compiled, and run only where the machine is one, or has an emulator.
 AARCH64_CXX ?= aarch64-linux-gnu-g++
-build/kernel_tests_aarch64: tests/plugins/kernel_tests.cpp $(KERNELS)
+build/kernel_tests_aarch64: $(KERNEL_TESTS) $(KERNELS)
 	@mkdir -p build
 	@$(if $(shell command -v $(AARCH64_CXX)),$(AARCH64_CXX) $(CXXFLAGS) -static -pthread -o $@ $(filter %.cpp,$^),echo "==> no $(AARCH64_CXX): the kernels are not compiled for it")
 	@if [ -e $@ ] && command -v qemu-aarch64 > /dev/null; then echo "==> NEON, emulated" && qemu-aarch64 $@; fi

@@ -19,7 +19,7 @@ from report_calibration import (
     quantized_table,
     rounding_table,
 )
-from report_devices import engine_build_table, where_run_table
+from report_devices import engine_build_table, kernel_code_table, where_run_table
 from report_peers import (
     peers_table,
     pipeline_table,
@@ -254,6 +254,7 @@ TABLES = {
     "docs/EMBEDDING.md": {"cpp": cpp_table},
     "docs/PERFORMANCE.md": {"profile": profile_table, "vision": vision_table, "several frames": several_frames_table},
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
+    "plugins/wkv/README.md": {"kernel code": kernel_code_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }
 """Document -> marker in it -> what stands there."""

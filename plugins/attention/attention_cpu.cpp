@@ -33,11 +33,11 @@ public:
         scales_ = at_least(scales, n_strips * STRIP_OUTPUTS * blocks_of_strip_);
         for (std::size_t row = 0; row < n_rows; ++row)
             for (std::size_t block = 0; block * block_size < n_inputs; ++block) {
-                const WeightStrip to = strip(row / STRIP_OUTPUTS, block / blocks_of_strip_);
-                const std::size_t output = row % STRIP_OUTPUTS, b = block % blocks_of_strip_, begin = block * block_size;
-                to.scales[b * STRIP_OUTPUTS + output] =
+                const std::size_t at = row_of_strip(row / STRIP_OUTPUTS, block / blocks_of_strip_), output = row % STRIP_OUTPUTS;
+                const std::size_t b = block % blocks_of_strip_, begin = block * block_size;
+                scales_[at * blocks_of_strip_ + b * STRIP_OUTPUTS + output] =
                     kernels.round_to_weights(x + row * n_inputs + begin, std::min(block_size, n_inputs - begin), block_size,
-                                             to.codes + output * WEIGHT_STRIDE + b * block_size);
+                                             codes_ + (at + output) * WEIGHT_STRIDE + b * block_size);
             }
     }
 
@@ -45,8 +45,8 @@ public:
     std::size_t n_parts() const { return (n_inputs_ / block_size_ + blocks_of_strip_ - 1) / blocks_of_strip_; }
 
     WeightStrip strip(std::size_t group, std::size_t part) const {
-        const std::size_t at = (group * n_parts() + part) * STRIP_OUTPUTS;
-        return {std::min(STRIP_OUTPUTS, n_rows_ - group * STRIP_OUTPUTS), codes_ + at * WEIGHT_STRIDE,
+        const std::size_t at = row_of_strip(group, part);
+        return {std::min(STRIP_OUTPUTS, n_rows_ - group * STRIP_OUTPUTS), codes_ + at * WEIGHT_STRIDE, WEIGHT_STRIDE,
                 scales_ + at * blocks_of_strip_};
     }
 
@@ -60,11 +60,13 @@ public:
                 some.codes += block * block_size_ * panel.width;
                 some.scales += block * panel.width;
                 some.offsets += block * panel.width;
-                kernels.multiply_panel(some, strip(group, part), part == 0, sums + group * STRIP_OUTPUTS * panel.width);
+                kernels.multiply_panel(some, strip(group, part), part == 0, sums + group * STRIP_OUTPUTS * panel.width, {});
             }
     }
 
 private:
+    std::size_t row_of_strip(std::size_t group, std::size_t part) const { return (group * n_parts() + part) * STRIP_OUTPUTS; }
+
     std::size_t n_rows_, n_inputs_, block_size_, blocks_of_strip_;
     std::uint8_t* codes_;
     float* scales_;

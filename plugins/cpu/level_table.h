@@ -11,7 +11,7 @@
 extern const Kernels KERNELS;
 const Kernels KERNELS = {
     LEVEL_NAME, is_supported, LANES, PANEL_ROWS, wkv6, wkv7,
-    prepare_row, multiply_row, quantize_panel, copy_weights, expand_weights, multiply_panel, turn_panel,
+    prepare_row, multiply_row, quantize_panel, OFFSET != 0, copy_weights, expand_weights, multiply_panel, turn_panel,
     activate_panel, activate_row,
     round_to_weights, add_and_scale, mean_of_heads, softmax_panel,
     normalise_row, best_partners, weigh_row, average_row,

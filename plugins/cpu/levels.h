@@ -38,13 +38,25 @@ struct Panel {
     std::int32_t* offsets;
 };
 
-// Weights that are at work at a time: some outputs by some blocks, close together in the cache.
+// Weights that are at work at a time: some outputs by some blocks, in the file, or copied close together.
 constexpr std::size_t STRIP_INPUTS = 512, STRIP_OUTPUTS = 128;
-constexpr std::size_t WEIGHT_STRIDE = STRIP_INPUTS + 64;  // so that rows do not fall on each other in the cache
+constexpr std::size_t WEIGHT_STRIDE = STRIP_INPUTS + 64;  // of copies, so that rows do not fall on each other in the cache
 struct WeightStrip {
     std::size_t n_outputs;
-    std::uint8_t* codes;  // (n_outputs, WEIGHT_STRIDE)
-    float* scales;        // [block][STRIP_OUTPUTS]
+    const std::uint8_t* codes;  // rows of n_outputs, `code_stride` bytes apart
+    std::size_t code_stride;
+    const float* scales;  // [block][STRIP_OUTPUTS]
+};
+
+// What comes after a panel and a strip: asked for meanwhile, a few lines of the cache at a time.
+struct Next {
+    std::size_t n_rows, n_bytes;  // of weights: rows of n_bytes, and a scale of each, which are some way apart
+    const std::uint8_t* codes;
+    std::size_t code_stride;
+    const float* scales;
+    std::size_t scale_stride;
+    const std::int8_t* panel;  // codes of a panel
+    std::size_t panel_bytes;
 };
 
 // What stands between the two layers of an MLP: GELU by its tanh form, or the square of the positive part.
@@ -72,12 +84,14 @@ struct Kernels {
                          std::size_t n_outputs, float* y);
     // Round the rows of a panel.
     void (*quantize_panel)(const float* x, std::size_t n_inputs, std::size_t row_stride, const Panel& panel);
+    // Whether `multiply_panel` takes weights of 8 bits as they are in the file.
+    bool takes_stored_weights;
     // Part of a row of weights from the file to a strip: as it is, or as the level's product wants it.
     void (*copy_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
     // The same for weights of 4 bits, of which each byte becomes two.
     void (*expand_weights)(const std::uint8_t* from, std::size_t n_bytes, std::uint8_t* to);
-    // sums (n_outputs, width) += panel times strip, or = if `is_first`.
-    void (*multiply_panel)(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums);
+    // sums (n_outputs, width) += panel times strip, or = if `is_first`. Meanwhile `next` is brought into the cache.
+    void (*multiply_panel)(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums, const Next& next);
     // y (n_rows, n_outputs), of rows `y_stride` apart, from sums (n_outputs, width), plus `bias` (n_outputs), plus
     // `residual`, which lies as y does. Each of the two may be null.
     void (*turn_panel)(const float* sums, const Panel& panel, std::size_t n_outputs, const float* bias, const float* residual,

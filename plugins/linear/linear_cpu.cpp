@@ -63,8 +63,12 @@ public:
     }
 
     void round(const Kernels& kernels, const float* x, std::size_t n_inputs, const Parallel& parallel) const {
-        parallel(n_panels(), [&](std::size_t i) {
-            kernels.quantize_panel(x + i * panel_rows_ * n_inputs, n_inputs, n_inputs, panel(i, 0, n_blocks_));
+        // Some panels are few, and shared badly by threads: so their inputs are divided.
+        const std::size_t n_parts = std::min<std::size_t>(n_blocks_, n_panels() < 8 ? 4 : 1);
+        parallel(n_panels() * n_parts, [&](std::size_t piece) {
+            const std::size_t i = piece / n_parts, part = piece % n_parts, first = part * n_blocks_ / n_parts;
+            const std::size_t n = (part + 1) * n_blocks_ / n_parts - first, begin = first * block_size_;
+            kernels.quantize_panel(x + i * panel_rows_ * n_inputs + begin, n_inputs - begin, n_inputs, panel(i, first, n));
         });
     }
 
@@ -90,68 +94,103 @@ struct Chunk {
     std::size_t first_output, n_outputs, first_block, n_blocks;
 };
 
-// Ask for a part of the weights of a chunk, so that they are in the cache when it is their turn. Without this the
-// products would wait for the memory, and the memory for the products.
-void prefetch(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts) {
-    constexpr std::size_t LINE = 64;
-    const std::size_t row_bytes = weights.row_bytes(), n_bytes = chunk.n_blocks * weights.block_bytes();
-    const std::uint8_t* from = weights.codes + chunk.first_output * row_bytes + chunk.first_block * weights.block_bytes();
-    for (std::size_t i = part * chunk.n_outputs / n_parts; i < (part + 1) * chunk.n_outputs / n_parts; ++i)
-        for (std::size_t j = 0; j < n_bytes; j += LINE) __builtin_prefetch(from + i * row_bytes + j, 0, 2);
+// What is multiplied in one piece of work: some outputs for some panels.
+struct Piece {
+    std::size_t first_output, last_output, first_panel, last_panel;
+};
+
+// A part of a chunk and the codes of a panel, to be asked for while others are at work.
+Next make_next(const BlockWeights& weights, const Chunk& chunk, std::size_t part, std::size_t n_parts, const Panel& panel) {
+    const std::size_t begin = part * chunk.n_outputs / n_parts, end = (part + 1) * chunk.n_outputs / n_parts;
+    const std::size_t first = chunk.first_output + begin, n_blocks = weights.n_blocks();
+    return {end - begin,
+            chunk.n_blocks * weights.block_bytes(),
+            weights.codes + first * weights.row_bytes() + chunk.first_block * weights.block_bytes(),
+            weights.row_bytes(),
+            weights.scales + first * n_blocks + chunk.first_block,
+            n_blocks,
+            panel.codes,
+            panel.n_blocks * panel.block_size * panel.width};
 }
 
-void copy_strip(const Kernels& kernels, const BlockWeights& weights, const Chunk& chunk, const WeightStrip& strip) {
-    const std::size_t n_blocks = weights.n_blocks(), block_bytes = weights.block_bytes();
-    const auto copy = weights.bits == 4 ? kernels.expand_weights : kernels.copy_weights;
-    for (std::size_t n = 0; n < chunk.n_outputs; ++n) {
-        const std::size_t at = (chunk.first_output + n) * n_blocks + chunk.first_block;
-        copy(weights.codes + at * block_bytes, chunk.n_blocks * block_bytes, strip.codes + n * WEIGHT_STRIDE);
+// Rows this far apart fall on each other in a cache of 64 lines by some ways; those of a tile are more than the ways.
+constexpr std::size_t BYTES_OF_WAY = 4096;
+
+// Room for copies of the weights of a strip.
+struct StripRoom {
+    std::uint8_t* codes;  // (STRIP_OUTPUTS, WEIGHT_STRIDE)
+    float* scales;        // [block][STRIP_OUTPUTS]
+};
+
+// The weights of a chunk, as they lie in the file if that serves, otherwise copied.
+WeightStrip make_strip(const Kernels& kernels, const BlockWeights& weights, const Chunk& chunk, const StripRoom& room) {
+    const std::size_t n_blocks = weights.n_blocks(), block_bytes = weights.block_bytes(), row_bytes = weights.row_bytes();
+    const std::uint8_t* codes = weights.codes + chunk.first_output * row_bytes + chunk.first_block * block_bytes;
+    const float* scales = weights.scales + chunk.first_output * n_blocks + chunk.first_block;
+    for (std::size_t n = 0; n < chunk.n_outputs; ++n)
         for (std::size_t block = 0; block < chunk.n_blocks; ++block)
-            strip.scales[block * STRIP_OUTPUTS + n] = weights.scales[at + block];
-    }
+            room.scales[block * STRIP_OUTPUTS + n] = scales[n * n_blocks + block];
+    if (weights.bits == 8 && kernels.takes_stored_weights && row_bytes % BYTES_OF_WAY != 0)
+        return {chunk.n_outputs, codes, row_bytes, room.scales};
+    const auto copy = weights.bits == 4 ? kernels.expand_weights : kernels.copy_weights;
+    for (std::size_t n = 0; n < chunk.n_outputs; ++n)
+        copy(codes + n * row_bytes, chunk.n_blocks * block_bytes, room.codes + n * WEIGHT_STRIDE);
+    return {chunk.n_outputs, room.codes, WEIGHT_STRIDE, room.scales};
 }
 
-// Outputs from `first` to `last` for all rows: finish(i, panel, sums) gets those of panel i, (last - first, width).
+// The sums of a piece: finish(i, panel, sums) gets those of panel i, (outputs of the piece, width). `after` comes next.
 template <typename Finish>
-void multiply_outputs(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, std::size_t first,
-                      std::size_t last, const Finish& finish) {
+void multiply_piece(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, const Piece& piece,
+                    const Piece& after, const Finish& finish) {
     thread_local std::vector<std::uint8_t> codes;
     thread_local std::vector<float> scales, memory;
-    const std::size_t blocks_at_once = STRIP_INPUTS / weights.block_size, n_panels = activations.n_panels();
-    const std::size_t sums_of_panel = (last - first) * MAX_PANEL_ROWS;
-    WeightStrip strip = {0, at_least(codes, STRIP_OUTPUTS * WEIGHT_STRIDE), at_least(scales, blocks_at_once * STRIP_OUTPUTS)};
+    const std::size_t blocks_at_once = STRIP_INPUTS / weights.block_size, n_panels = piece.last_panel - piece.first_panel;
+    const std::size_t sums_of_panel = (piece.last_output - piece.first_output) * MAX_PANEL_ROWS;
+    const StripRoom room = {at_least(codes, STRIP_OUTPUTS * WEIGHT_STRIDE), at_least(scales, blocks_at_once * STRIP_OUTPUTS)};
     float* all_sums = at_least(memory, n_panels * sums_of_panel);
-    const auto chunk_at = [&](std::size_t output, std::size_t block) -> Chunk {
-        return {output, std::min(STRIP_OUTPUTS, weights.n_outputs - output), block,
+    const auto chunk_at = [&](const Piece& of, std::size_t output, std::size_t block) -> Chunk {
+        return {output, std::min(STRIP_OUTPUTS, of.last_output - output), block,
                 std::min(blocks_at_once, weights.n_blocks() - block)};
     };
-    for (std::size_t output = first; output < last; output += STRIP_OUTPUTS)
+    for (std::size_t output = piece.first_output; output < piece.last_output; output += STRIP_OUTPUTS)
         for (std::size_t block = 0; block < weights.n_blocks(); block += blocks_at_once) {
-            const Chunk chunk = chunk_at(output, block);
+            const Chunk chunk = chunk_at(piece, output, block);
             const bool is_last = block + chunk.n_blocks == weights.n_blocks();
-            const std::size_t next_output = is_last ? output + chunk.n_outputs : output;
-            strip.n_outputs = chunk.n_outputs;
-            copy_strip(kernels, weights, chunk, strip);
+            const bool ends = is_last && output + chunk.n_outputs == piece.last_output;
+            const Chunk next = ends      ? chunk_at(after, after.first_output, 0)
+                               : is_last ? chunk_at(piece, output + chunk.n_outputs, 0)
+                                         : chunk_at(piece, output, block + chunk.n_blocks);
+            const WeightStrip strip = make_strip(kernels, weights, chunk, room);
             for (std::size_t i = 0; i < n_panels; ++i) {
-                if (next_output < weights.n_outputs)
-                    prefetch(weights, chunk_at(next_output, is_last ? 0 : block + chunk.n_blocks), i, n_panels);
-                const Panel panel = activations.panel(i, block, chunk.n_blocks);
+                const Panel panel = activations.panel(piece.first_panel + i, block, chunk.n_blocks);
+                const Panel next_panel =
+                    i + 1 < n_panels ? activations.panel(piece.first_panel + i + 1, block, chunk.n_blocks)
+                                     : activations.panel(ends ? after.first_panel : piece.first_panel, next.first_block, next.n_blocks);
                 float* sums = all_sums + i * sums_of_panel;
-                kernels.multiply_panel(panel, strip, block == 0, sums + (output - first) * panel.width);
-                if (is_last && next_output == last) finish(i, panel, sums);
+                kernels.multiply_panel(panel, strip, block == 0, sums + (output - piece.first_output) * panel.width,
+                                       make_next(weights, next, i, n_panels, next_panel));
+                if (ends) finish(piece.first_panel + i, panel, sums);
             }
         }
 }
 
-// Outputs in pieces of `size`, each for all rows.
+// Outputs in pieces of `size`, each for all rows, or for some panels of many: the sums of more would leave the cache.
+constexpr std::size_t PANELS_AT_ONCE = 16;
 template <typename Finish>
 void multiply_all(const Kernels& kernels, const BlockWeights& weights, const Activations& activations, std::size_t size,
                   const Parallel& parallel, const Finish& finish) {
-    parallel((weights.n_outputs + size - 1) / size, [&](std::size_t piece) {
-        const std::size_t first = piece * size, last = std::min(first + size, weights.n_outputs);
-        multiply_outputs(kernels, weights, activations, first, last, [&](std::size_t i, const Panel& panel, float* sums) {
-            finish(i, panel, sums, first, last - first);
-        });
+    const std::size_t n_panels = activations.n_panels(), n_groups = (n_panels + PANELS_AT_ONCE - 1) / PANELS_AT_ONCE;
+    const std::size_t n_pieces = (weights.n_outputs + size - 1) / size * n_groups;
+    const auto piece_at = [&](std::size_t i) -> Piece {
+        const std::size_t first = i / n_groups * size, group = i % n_groups;
+        return {first, std::min(first + size, weights.n_outputs), group * n_panels / n_groups, (group + 1) * n_panels / n_groups};
+    };
+    parallel(n_pieces, [&](std::size_t i) {
+        const Piece piece = piece_at(i);
+        multiply_piece(kernels, weights, activations, piece, piece_at(std::min(i + 1, n_pieces - 1)),
+                       [&](std::size_t panel_index, const Panel& panel, float* sums) {
+                           finish(panel_index, panel, sums, piece.first_output, piece.last_output - piece.first_output);
+                       });
     });
 }
 

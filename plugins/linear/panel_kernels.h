@@ -59,15 +59,48 @@ static void copy_weights(const std::uint8_t* from, std::size_t n_bytes, std::uin
     for (std::size_t i = 0; i < n_bytes; ++i) to[i] = from[i] ^ 0x80;
 }
 
+// What comes next, line by line of the cache, spread over the products of a panel. All at once it would fill what the
+// machine has for reads that are under way, and the products would wait for them. It is asked for into the first level:
+// hints for the second one did nothing on the machine where this was measured.
+constexpr std::size_t INPUTS_OF_STEP = 32;
+class Ahead {
+public:
+    // `n_steps`: how often `step` will be called, at least.
+    Ahead(const Next& next, std::size_t n_steps)
+        : next_(next), n_lines_(next.n_rows * lines_of(next.n_bytes)), n_panel_lines_(lines_of(next.panel_bytes)), n_steps_(n_steps) {}
+
+    AURORA_MEMBER void step() {
+        for (credit_ += n_lines_; credit_ >= n_steps_ && row_ < next_.n_rows; credit_ -= n_steps_) {
+            if (at_ == 0) __builtin_prefetch(next_.scales + row_ * next_.scale_stride);
+            __builtin_prefetch(next_.codes + row_ * next_.code_stride + at_);
+            at_ += LINE;
+            if (at_ >= next_.n_bytes) at_ = 0, ++row_;
+        }
+        for (panel_credit_ += n_panel_lines_; panel_credit_ >= n_steps_ && panel_at_ < next_.panel_bytes; panel_credit_ -= n_steps_) {
+            __builtin_prefetch(next_.panel + panel_at_);
+            panel_at_ += LINE;
+        }
+    }
+
+private:
+    static constexpr std::size_t LINE = 64;
+    static std::size_t lines_of(std::size_t n_bytes) { return (n_bytes + LINE - 1) / LINE; }
+    const Next& next_;
+    const std::size_t n_lines_, n_panel_lines_, n_steps_;
+    std::size_t credit_ = 0, row_ = 0, at_ = 0, panel_credit_ = 0, panel_at_ = 0;
+};
+
 // N outputs times V vectors of rows: N * V sums stay in registers through a block.
 template <std::size_t N, std::size_t V>
-static void multiply_panel_of(const Panel& panel, const WeightStrip& strip, std::size_t first_output, bool is_first, float* sums) {
-    constexpr std::size_t WIDTH = V * LANES;
-    const std::size_t n_blocks = panel.n_blocks, block_size = panel.block_size;
+static void multiply_panel_of(const Panel& panel, const WeightStrip& strip, std::size_t first_output, bool is_first, float* sums,
+                              Ahead& ahead) {
+    constexpr std::size_t WIDTH = V * LANES, HALF = (N + 1) / 2;
+    const std::size_t n_blocks = panel.n_blocks, block_size = panel.block_size, stride = strip.code_stride;
     const std::int8_t* codes = panel.codes;
     const float* scales = panel.scales;
     const std::int32_t* offsets = panel.offsets;
-    const std::uint8_t* weights = strip.codes + first_output * WEIGHT_STRIDE;
+    // Two walks, so that all rows are few multiples of the stride away, for which there are registers.
+    const std::uint8_t* weights[] = {strip.codes + first_output * stride, strip.codes + (first_output + HALF) * stride};
     const float* weight_scales = strip.scales + first_output;
     if (is_first) std::memset(sums, 0, N * WIDTH * sizeof(float));
     for (std::size_t block = 0; block < n_blocks; ++block) {
@@ -78,13 +111,14 @@ static void multiply_panel_of(const Panel& panel, const WeightStrip& strip, std:
         for (std::size_t n = 0; n < N; ++n)
             AURORA_UNROLL
             for (std::size_t v = 0; v < V; ++v) products[n][v] = Ints{};
-        for (std::size_t i = 0; i < block_size; i += 4, codes += 4 * WIDTH, weights += 4) {
+        for (std::size_t i = 0; i < block_size; i += 4, codes += 4 * WIDTH, weights[0] += 4, weights[1] += 4) {
+            if (i % INPUTS_OF_STEP == 0) ahead.step();
             Ints activations[V];
             AURORA_UNROLL
             for (std::size_t v = 0; v < V; ++v) activations[v] = load_ints(codes + v * VECTOR_BYTES);
             AURORA_UNROLL
             for (std::size_t n = 0; n < N; ++n) {
-                const Ints weight = splat_int(load_quad(weights + n * WEIGHT_STRIDE));
+                const Ints weight = splat_int(load_quad(weights[n / HALF] + n % HALF * stride));
                 AURORA_UNROLL
                 for (std::size_t v = 0; v < V; ++v) products[n][v] = dot4(products[n][v], weight, activations[v]);
             }
@@ -104,25 +138,28 @@ static void multiply_panel_of(const Panel& panel, const WeightStrip& strip, std:
 
 // As many outputs as are left, the largest tile first.
 template <std::size_t N>
-AURORA_INLINE void multiply_some(const Panel& panel, const WeightStrip& strip, std::size_t& output, bool is_first, float* sums) {
+AURORA_INLINE void multiply_some(const Panel& panel, const WeightStrip& strip, std::size_t& output, bool is_first, float* sums,
+                                 Ahead& ahead) {
     for (; output + N <= strip.n_outputs; output += N) {
         // 16 are two tiles of 8: one of 14 would leave two outputs, whose sums are too few to keep the products busy.
         if (N > 8 && strip.n_outputs - output == 16) return;
         float* to = sums + output * panel.width;
         if (panel.width == LANES)
-            multiply_panel_of<N, 1>(panel, strip, output, is_first, to);
+            multiply_panel_of<N, 1>(panel, strip, output, is_first, to, ahead);
         else
-            multiply_panel_of<N, PANEL_VECTORS>(panel, strip, output, is_first, to);
+            multiply_panel_of<N, PANEL_VECTORS>(panel, strip, output, is_first, to, ahead);
     }
 }
 
-static void multiply_panel(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums) {
+static void multiply_panel(const Panel& panel, const WeightStrip& strip, bool is_first, float* sums, const Next& next) {
     std::size_t output = 0;
-    multiply_some<TILE_OUTPUTS>(panel, strip, output, is_first, sums);
-    if constexpr (TILE_OUTPUTS > 8) multiply_some<8>(panel, strip, output, is_first, sums);
-    if constexpr (TILE_OUTPUTS > 4) multiply_some<4>(panel, strip, output, is_first, sums);
-    multiply_some<2>(panel, strip, output, is_first, sums);
-    multiply_some<1>(panel, strip, output, is_first, sums);
+    const std::size_t steps_of_tile = panel.n_blocks * ((panel.block_size + INPUTS_OF_STEP - 1) / INPUTS_OF_STEP);
+    Ahead ahead(next, (strip.n_outputs + TILE_OUTPUTS - 1) / TILE_OUTPUTS * steps_of_tile);
+    multiply_some<TILE_OUTPUTS>(panel, strip, output, is_first, sums, ahead);
+    if constexpr (TILE_OUTPUTS > 8) multiply_some<8>(panel, strip, output, is_first, sums, ahead);
+    if constexpr (TILE_OUTPUTS > 4) multiply_some<4>(panel, strip, output, is_first, sums, ahead);
+    multiply_some<2>(panel, strip, output, is_first, sums, ahead);
+    multiply_some<1>(panel, strip, output, is_first, sums, ahead);
 }
 
 // y (n_rows, n_outputs) = the turned sums, plus bias, plus residual.

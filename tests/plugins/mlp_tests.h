@@ -1,6 +1,12 @@
 // Linear layers with what is added to them, and two of them with an activation between: part of kernel_tests.cpp.
 #pragma once
 
+#include <algorithm>
+
+#include "linear_tests.h"
+
+namespace {
+
 // Codes and scales of a layer that is drawn.
 struct DrawnLayer {
     DrawnLayer(std::size_t K, std::size_t N, std::size_t block, std::size_t bits)
@@ -86,3 +92,5 @@ void test_all_of_mlp(const Kernels& kernels) {
                     for (std::size_t H : {3, 258, 300}) test_mlp(kernels, activation, bits, T, 70, H, 35, block, static_cast<int>(1 + T % 3));
     test_mlp(kernels, Activation::GELU, 8, 70, 700, 530, 145, 256, 2);  // more than a strip, of inputs and of outputs
 }
+
+}  // namespace
