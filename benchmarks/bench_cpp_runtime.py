@@ -6,8 +6,9 @@ r"""The C++ runtime beside the Python one on the same bundle: frames and answer 
     python benchmarks/record.py cpp_runtime -- python benchmarks/bench_cpp_runtime.py build/full_size/int8.aurora
 
 Both watch the same number of frames of noise and answer at a temperature that makes every token about as likely, so
-that answers are as long as they may be. A round is one process of each. With the program come its size, the time to
-open the testbed's bundle, and what a session costs beside its engine. Prints one JSON object.
+that answers are as long as they may be. A round is one process of each. With the program come what a frame takes by the
+call for several, its size, the time to open the testbed's bundle, and what a session costs beside its engine.
+Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -143,6 +144,10 @@ def main(
         "frames_a_round": frames,
         "tokens_a_round": tokens,
         "rows": rows,
+        "frame_together_ms": round(statistics.median(run["frame_together_ms"] for run in found["cpp"]), 3),
+        "frame_over_together": round(
+            statistics.median(run["frame_ms"] / run["frame_together_ms"] for run in found["cpp"]), 3
+        ),
         "library_bytes": stripped_bytes(build / "libaurora.so"),
         "open_testbed_ms": round(statistics.median(opened), 1),
         **costs(build, environment),

@@ -4,9 +4,9 @@ r"""Watching a video at full size, stage after stage against stages side by side
 
 Ways:
   sequential         decode, resize, vision, prefill, one after the other: `--ahead 0`
-  ahead              a thread decodes and resizes ahead: `--ahead 2`, the default
+  ahead              a thread decodes and resizes ahead: `--ahead 2`, each frame in a run of its own
+  together           as well, and frames go into the language graph together while they fit: the default
   beside, N each     vision of the next frame beside the prefill of this one, N threads each; not in the product
-  pairs              the tokens of two frames in one run of the language graph; not in the product
 The last ones are built here, from the engines, on the same frames. A ratio is of two times within a round. About three
 minutes for 10 frames and 5 rounds. Prints one JSON object.
 """
@@ -19,14 +19,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 
-from aurora_export.frames import resize_frame
 from aurora_export.runtime.cores import n_usable_cores
 from aurora_export.runtime.opened_bundle import OpenedBundle, open_bundle
 from aurora_export.runtime.session import Aurora
@@ -36,27 +34,19 @@ from aurora_export.runtime.video import open_video
 State = dict[str, np.ndarray]
 
 
-def session_way(opened: OpenedBundle, clip: Path) -> Callable[[], State]:
+def session_way(opened: OpenedBundle, clip: Path, *, together: bool) -> Callable[[], State]:
     """As the product does it."""
 
     def run() -> State:
         aurora = Aurora(opened)
-        aurora.watch(clip, fps=1)
+        aurora.watch(clip, fps=1, together=together)
         return aurora.state.arrays
 
     return run
 
 
-def engine_way(
-    opened: OpenedBundle, clip: Path, *, beside: bool, n_at_once: int, ids_before: tuple[int, ...]
-) -> Callable[[], State]:
-    """Frames are read ahead as in the product; then vision and prefill, side by side or not."""
-    config = opened.manifest.config
-
-    def resize(pixels: np.ndarray) -> np.ndarray:
-        return resize_frame(
-            pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
-        )
+def beside_way(opened: OpenedBundle, clip: Path, ids_before: tuple[int, ...]) -> Callable[[], State]:
+    """Frames are read ahead as in the product; vision of the next beside the prefill of this one."""
 
     def see(pixels: np.ndarray) -> np.ndarray:
         return opened.vision.run({"frames": pixels[None]})["visual_tokens"][0]
@@ -64,21 +54,17 @@ def engine_way(
     def run() -> State:
         loop = opened.language.open_loop()
         with open_video(clip, fps=1) as frames, ThreadPoolExecutor(1) as pool:
-            frames.read_ahead(2, resize)
-            waiting: list[Any] = [opened.embed_ids(ids_before)]
-            n_waiting = 0
+            frames.read_ahead(2, opened.resize)
+            before: Future[np.ndarray] | None = None
+            text = opened.embed_ids(ids_before)
             for frame in frames:
                 seen = pool.submit(see, frame.pixels)
-                if not beside:
-                    seen.result()
-                if n_waiting == n_at_once:
-                    loop.advance(
-                        np.concatenate([part if isinstance(part, np.ndarray) else part.result() for part in waiting])
-                    )
-                    waiting, n_waiting = [], 0
-                waiting.append(seen)
-                n_waiting += 1
-            loop.advance(np.concatenate([part if isinstance(part, np.ndarray) else part.result() for part in waiting]))
+                if before is not None:
+                    loop.advance(np.concatenate([text, before.result()]))
+                    text = text[:0]
+                before = seen
+            assert before is not None
+            loop.advance(np.concatenate([text, before.result()]))
         return loop.read_state()
 
     return run
@@ -97,13 +83,12 @@ def main(bundle: Path, frames: int, fps: int, rounds: int, threads: int) -> None
     with tempfile.TemporaryDirectory() as folder:
         clip = write_clip(Path(folder, "clip.mp4"), frames, fps=fps)
         before = Aurora(opened[0])._ids_before_frames(None)
-        built = {"clip": clip, "ids_before": before}
         ways = {
-            "sequential": session_way(opened[0], clip),
-            "ahead": session_way(opened[2], clip),
-            f"beside, {threads} each": engine_way(opened[2], beside=True, n_at_once=1, **built),
-            f"beside, {max(1, threads // 2)} each": engine_way(single, beside=True, n_at_once=1, **built),
-            "pairs": engine_way(opened[2], beside=False, n_at_once=2, **built),
+            "sequential": session_way(opened[0], clip, together=False),
+            "ahead": session_way(opened[2], clip, together=False),
+            "together": session_way(opened[2], clip, together=True),
+            f"beside, {threads} each": beside_way(opened[2], clip, before),
+            f"beside, {max(1, threads // 2)} each": beside_way(single, clip, before),
         }
         states = {name: run() for name, run in ways.items()}  # warm up
         times: dict[str, list[float]] = {name: [] for name in ways}

@@ -4,8 +4,11 @@ r"""What quantized bundles lose against the fp32 one of the same checkpoint: ans
     python benchmarks/record.py quantized -- python benchmarks/bench_quantized.py build/testbed.aurora \
         --questions build/noisy/questions.jsonl build/testbed-fp16.aurora build/testbed-int8.aurora
 
-Each bundle is asked what the fp32 one was asked; losses are of paired answers. Any number of bundles may follow. With
---resume FILE a bundle that was measured before, by this commit and on these questions, is not measured again.
+    python testbed/write_questions.py build/plain --questions 2000 --seed 7    # no more noise than in the training
+
+The same on build/plain/questions.jsonl is `quantized_without_noise`. Each bundle is asked what the fp32 one was asked;
+losses are of paired answers. Any number of bundles may follow. With --resume FILE a bundle that was measured before, by
+this commit and on these questions, is not measured again.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from aurora_export.calibration.report import Report, make_report
 from aurora_export.manifest import Manifest, read_manifest
 from aurora_export.runtime.opened_bundle import open_bundle
 
-GATE = {"int4-qdq": 2.0}
+GATE = {"int4": 2.0, "int4-qdq": 2.0}
 """Precision -> points that it may lose; half a point where none is named."""
 
 DEFAULT_GATE = 0.5

@@ -19,7 +19,7 @@ from report_calibration import (
     quantized_table,
     rounding_table,
 )
-from report_devices import engine_build_table, where_run_table
+from report_devices import engine_build_table, kernel_code_table, where_run_table
 from report_peers import (
     peers_table,
     pipeline_table,
@@ -236,9 +236,11 @@ TABLES = {
         "full size": full_size_calibration_table,
         "rounding": rounding_table,
         "quantized": quantized_table,
+        "quantized without noise": lambda: quantized_table("quantized_without_noise"),
         "limits": limits_table,
         "calibration": calibration_table,
         "planted": planted_table,
+        "planted at full size": lambda: planted_table("full_size_planted"),
     },
     "docs/CHECKPOINTS.md": {"full size": full_size_build_table},
     "docs/DEVICES.md": {"engine_build": engine_build_table, "where": where_run_table},
@@ -252,6 +254,7 @@ TABLES = {
     "docs/EMBEDDING.md": {"cpp": cpp_table},
     "docs/PERFORMANCE.md": {"profile": profile_table, "vision": vision_table, "several frames": several_frames_table},
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
+    "plugins/wkv/README.md": {"kernel code": kernel_code_table},
     "testbed/README.md": {"ablation": ablation_tables},
 }
 """Document -> marker in it -> what stands there."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from result_tables import read_result, table
+from result_tables import NOT_YET, is_measured, read_result, table
 
 from aurora_export.calibration.calibrate import Method
 
@@ -25,9 +25,11 @@ def method_text(method: str) -> str:
     return f"{text} (default)" if is_default else text
 
 
-def quantized_table() -> str:
-    """What each precision loses against fp32 on the testbed under noise."""
-    result = read_result("quantized")
+def quantized_table(name: str = "quantized") -> str:
+    """What each precision loses against fp32 on the testbed, under noise or by another result file."""
+    if not is_measured(name):
+        return NOT_YET
+    result = read_result(name)
     rows = [["fp32", "", f"{100 * result['accuracy_fp32']:.1f} %", *[""] * 7]]
     for row in result["rows"]:
         loss, drift = row["loss"], row["drift"][-1]
@@ -128,16 +130,19 @@ def full_size_calibration_table() -> str:
     return table(head, [[*row, f"{result['minutes']:.0f} min", *memory]])
 
 
-def planted_table() -> str:
-    """Errors of int8 with planted outlier channels, by calibration."""
+def planted_table(name: str = "testbed_planted") -> str:
+    """Errors of int8 with planted outlier channels, by calibration; of the testbed, or by another result file."""
+    if not is_measured(name):
+        return NOT_YET
+    result = read_result(name)
     rows = []
-    for row in read_result("testbed_planted")["rows"]:
+    for row in result["rows"]:
         visual, drift = row["visual"], row["drift"]
         worst = [max(entry["states"].values()) for entry in drift]
         cells = [f"{visual['pooled']:.4f}", f"{visual['matched']:.4f}"]
         rows.append(
             [method_text(row["method"]), *cells, f"{worst[0]:.3f}", f"{worst[-1]:.3f}", f"{drift[-1]['logits']:.3f}"]
         )
-    ends = [entry["n_tokens"] for entry in read_result("testbed_planted")["rows"][0]["drift"]]
+    ends = [entry["n_tokens"] for entry in result["rows"][0]["drift"]]
     head = ["calibration", "pooled cosine", "matched cosine", f"state after {ends[0]} tokens"]
     return table([*head, f"… after {ends[-1]}", "logits there"], rows)

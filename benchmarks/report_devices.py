@@ -45,7 +45,11 @@ def _verdict(on_gpu: Mapping[str, Any] | None, name: str) -> str:
     gpu = on_gpu["environment"]["gpu"]
     if "left_out" in section:
         return f"{gpu}: left out, {section['left_out']}"
-    return f"{gpu}: " + {True: "passed", False: "FAILED", None: "measured"}[section.get("passed")]
+    forms = "".join(
+        f"; {case}: {form['fastest']} fastest, tensor {form['tensor_over_recurrent']:.2f} times as fast as recurrent"
+        for case, form in section.get("forms of Wkv6", {}).items()
+    )
+    return f"{gpu}: " + {True: "passed", False: "FAILED", None: "measured"}[section.get("passed")] + forms
 
 
 def engine_build_table() -> str:
@@ -63,3 +67,25 @@ def engine_build_table() -> str:
         for run in runs
     ]
     return table(["graph", "profiles", "weights", "engine", "build", "peak memory"], rows)
+
+
+def kernel_code_table() -> str:
+    """The forms of the CUDA kernel of `Wkv6` beside each other, by their machine code."""
+    rows = [
+        [
+            row["device"],
+            f"`{row['form']}`, {row['dtype']}",
+            str(32 * row["blocks_of_a_head"]),
+            str(row["registers"]),
+            f"{row['shared_bytes'] / 1024:.0f} KiB",
+            str(row["spilled_bytes"]),
+            f"{row['instructions']:.0f}",
+            f"{row['cycles_alone']:.0f}",
+            f"{row['warps_of_a_scheduler']}",
+            f"{row['cycles']}",
+        ]
+        for row in read_result("kernel_code")["rows"]
+    ]
+    head = ["device", "kernel", "blocks, 32 heads", "registers", "shared memory", "spilled"]
+    head += ["instructions", "cycles, a warp alone", "warps of a scheduler", "**cycles a token**"]
+    return table(head, rows)

@@ -6,15 +6,9 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from result_tables import RESULTS, ROOT, read_result, table
+from result_tables import NOT_YET, ROOT, is_measured, read_result, table
 
-NOT_YET = "Not measured yet: there is no result file."
 PLOT = "transformer.svg"
-
-
-def is_measured(*names: str) -> bool:
-    """Whether all of these result files are there."""
-    return all((RESULTS / f"{name}.json").is_file() for name in names)
 
 
 def peers_table() -> str:

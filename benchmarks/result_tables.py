@@ -9,11 +9,17 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+NOT_YET = "Not measured yet: there is no result file."
 
 
 def read_result(name: str) -> Any:
     """Content of benchmarks/results/<name>.json."""
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def is_measured(*names: str) -> bool:
+    """Whether all of these result files are there."""
+    return all((RESULTS / f"{name}.json").is_file() for name in names)
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

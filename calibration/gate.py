@@ -58,7 +58,8 @@ class Loss:
         """In points: what the gate limits."""
         if self.accuracy is None or self.yardstick_accuracy is None:
             return 100 * (1 - self.agreement)
-        return 100 * (self.yardstick_accuracy - self.accuracy)
+        # Shares of whole answers: what the subtraction leaves behind the ninth digit is no drop.
+        return round(100 * (self.yardstick_accuracy - self.accuracy), 9)
 
     @property
     def drop_error(self) -> float:

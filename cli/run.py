@@ -67,7 +67,10 @@ def run_command(
         aurora = Aurora.open(bundle, device=device, threads=threads, n_ahead=n_ahead)
         progress.phase("watch the video")
         report = aurora.watch(
-            frames, prompt=prompt, on_frame=lambda frame: progress.detail(f"{frame.index + 1} frames")
+            frames,
+            prompt=prompt,
+            on_frame=lambda frame: progress.detail(f"{frame.index + 1} frames"),
+            together=True,
         )
     with aurora:
         answer = ""

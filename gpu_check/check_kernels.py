@@ -26,11 +26,15 @@ source_tree.make_importable()
 from aurora_export.plugins.wkv.cuda_library import ARGUMENTS, WkvCudaLibrary  # noqa: E402
 from wkv_on_cuda import HEAD_SIZE, errors, limits, random_inputs, run  # noqa: E402 - needs the package
 
+FORMS_OF = {"Wkv6": ("recurrent", "tensor_16", "tensor_64"), "Wkv7": ("auto",)}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 N_TOKENS = (1, 2, 7, 8, 9, 63, 64, 255, 300)
 BATCHES_AND_HEADS = ((1, 1), (1, 32), (3, 5))
 FEW_TOKENS, FEW_BATCHES_AND_HEADS = (1, 9), ((2, 3),)
 """For a dry run and for compute-sanitizer, both of which are slow."""
+
+WATCHED_TOKENS = (*FEW_TOKENS, 41)
+"""compute-sanitizer's: every buffer is used again."""
 
 SANITIZER_TOOLS = ("memcheck", "racecheck", "synccheck")
 SANITIZER_EXIT = 9
@@ -41,6 +45,7 @@ class Case:
     """One call of the kernels."""
 
     op_type: str
+    form: str
     dtype: torch.dtype
     sizes: tuple[int, int, int, int]
     in_place: bool
@@ -52,10 +57,18 @@ def cases(
     """Yield every combination; the state is updated in place in every other one."""
     in_place = cycle((False, True))
     for op_type, dtype, t, (b, h) in product(ARGUMENTS, DTYPES, n_tokens, batches_and_heads):
-        yield Case(op_type, dtype, (b, t, h, HEAD_SIZE), next(in_place))
+        for form in FORMS_OF[op_type]:
+            yield Case(op_type, form, dtype, (b, t, h, HEAD_SIZE), next(in_place))
 
 
-def check_kernels(library: WkvCudaLibrary, device: str, *, few: bool, seed: int | None = None) -> dict[str, Any]:
+def check_kernels(
+    library: WkvCudaLibrary,
+    device: str,
+    *,
+    few: bool,
+    few_tokens: tuple[int, ...] = FEW_TOKENS,
+    seed: int | None = None,
+) -> dict[str, Any]:
     """Run every case; returns how many there were, those that failed, and the largest error of each type.
 
     seed: of all inputs; drawn anew if it is not given, and written down, so that a failure can be repeated.
@@ -64,11 +77,15 @@ def check_kernels(library: WkvCudaLibrary, device: str, *, few: bool, seed: int 
     failures: list[dict[str, Any]] = []
     worst: dict[str, float] = {}
     n_cases = 0
-    for case in cases(FEW_TOKENS, FEW_BATCHES_AND_HEADS) if few else cases():
+    for case in cases(few_tokens, FEW_BATCHES_AND_HEADS) if few else cases():
         n_cases += 1
         inputs = random_inputs(case.op_type, case.sizes, seed + n_cases, case.dtype, device)
         try:
-            measured = errors(case.op_type, inputs, run(library, case.op_type, inputs, in_place=case.in_place))
+            measured = errors(
+                case.op_type,
+                inputs,
+                run(library, case.op_type, inputs, form=case.form, in_place=case.in_place),
+            )
         except Exception as error:  # a refusal, a failed launch, or something written where it must not be
             failures.append({**_described(case), "error": f"{type(error).__name__}: {error}"})
             continue
@@ -76,7 +93,7 @@ def check_kernels(library: WkvCudaLibrary, device: str, *, few: bool, seed: int 
         if any(measured[name] > allowed[name] for name in allowed):
             failures.append({**_described(case), "errors": measured, "limits": allowed})
         for name, largest in measured.items():
-            key = f"{case.op_type} {str(case.dtype).removeprefix('torch.')} {name}"
+            key = f"{case.op_type} {case.form} {str(case.dtype).removeprefix('torch.')} {name}"
             worst[key] = max(largest, worst.get(key, 0.0))
     return {"passed": not failures, "cases": n_cases, "seed": seed, "failures": failures[:20], "largest_errors": worst}
 
@@ -100,6 +117,7 @@ def check_with_sanitizer(library: Path) -> dict[str, Any]:
 def _described(case: Case) -> dict[str, Any]:
     return {
         "op_type": case.op_type,
+        "form": case.form,
         "dtype": str(case.dtype),
         "B, T, H, N": case.sizes,
         "state_in_place": case.in_place,
@@ -107,6 +125,6 @@ def _described(case: Case) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    result = check_kernels(WkvCudaLibrary.load(Path(sys.argv[1])), "cuda", few=True)
+    result = check_kernels(WkvCudaLibrary.load(Path(sys.argv[1])), "cuda", few=True, few_tokens=WATCHED_TOKENS)
     print(result)
     sys.exit(0 if result["passed"] else 1)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-SOURCES = ("wkv6_kernel.cu", "wkv7_kernel.cu", "wkv_launch.cpp")
+SOURCES = ("wkv6_kernel.cu", "wkv6_tensor_kernel.cu", "wkv7_kernel.cu", "wkv_launch.cpp")
 NVCC_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC", "-shared", "-cudart", "static")
-EMULATION_FLAGS = ("-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared")
+EMULATION_FLAGS = ("-std=c++17", "-Og", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared")
 SANITIZER_FLAGS = ("-fsanitize=undefined", "-fno-sanitize-recover=all")
 
 

@@ -86,11 +86,17 @@ def limits(dtype: torch.dtype) -> dict[str, float]:
 
 
 def run(
-    library: WkvCudaLibrary, op_type: str, inputs: dict[str, Tensor], *, in_place: bool = False, stream: int = 0
+    library: WkvCudaLibrary,
+    op_type: str,
+    inputs: dict[str, Tensor],
+    *,
+    form: str = "auto",
+    in_place: bool = False,
+    stream: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Outputs of the kernels; asserts that nothing else was written.
 
-    in_place: give the same buffer for `state` and `next_state`.
+    form: of `cuda_library.FORMS`.  in_place: give the same buffer for `state` and `next_state`.
     """
     first = inputs["receptance"]
     sizes = tuple(first.shape)
@@ -98,7 +104,8 @@ def run(
     buffers["output"] = guarded(torch.full_like(first, float("nan")))
     buffers["next_state"] = buffers["state"] if in_place else guarded(torch.full_like(inputs["state"], float("nan")))
     addresses = {name: buffers[name][1].data_ptr() for name in ARGUMENTS[op_type]}
-    library.enqueue(op_type, addresses, sizes, element_type=str(first.dtype).removeprefix("torch."), stream=stream)
+    element_type = str(first.dtype).removeprefix("torch.")
+    library.enqueue(op_type, addresses, sizes, element_type=element_type, form=form, stream=stream)
     if first.is_cuda:
         torch.cuda.synchronize()
     for name, (buffer, view) in buffers.items():

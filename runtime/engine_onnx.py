@@ -44,6 +44,11 @@ EMULATED_PRECISIONS = ("fp8-qdq",)
 ERRORS_ONLY = 3
 """ONNX Runtime's log level: its warnings are about its own optimiser, not about anything a user can change."""
 
+SPIN_US = "1000"
+"""How long a thread without work waits awake, in microseconds. By itself it burns its core for 20 ms and more, beside
+the other graph's threads, or the one that decodes the next frame. Between the operators of a run are microseconds.
+Before 1.26 nothing reads it."""
+
 NO_REPORTS = "ORT_DISABLE_TELEMETRY"
 
 _log = logging.getLogger(__name__)
@@ -92,6 +97,7 @@ class OnnxEngine:
         self._runtime = load_library()
         options = lean_options(self._runtime) if lean else self._runtime.SessionOptions()
         quantization_options(options, emulated=emulated)
+        options.add_session_config_entry("session.intra_op.spin_duration_us", SPIN_US)
         if threads is not None:
             options.intra_op_num_threads = threads
         is_recurrent = any(tensor.name in STATE_NAMES for tensor in spec.inputs)

@@ -11,19 +11,25 @@ import numpy as np
 
 from aurora_export.contract import GraphSpec, graphs
 from aurora_export.errors import IncompatibleError, IntegrityError, UsageError
+from aurora_export.frames import resize_frame
 from aurora_export.manifest import EMBEDDINGS_DTYPE, Manifest, read_manifest, resolve, verify_files
+from aurora_export.plugins.cpu import library_path
 from aurora_export.runtime.cores import n_usable_cores
 from aurora_export.runtime.device import Device, parse_device
 from aurora_export.runtime.engine import Engine
 from aurora_export.runtime.engine_files import fitting_engines
 from aurora_export.runtime.engine_onnx import EMULATED_PRECISIONS, OnnxEngine
 from aurora_export.runtime.engine_tensorrt import TensorRtEngine
+from aurora_export.runtime.state import State
 from aurora_export.runtime.tensorrt_library import PRODUCTS, TensorRt
 from aurora_export.tokenizer import Tokenizer
 
 BUILD_AGAIN = "build the bundle again with this version of aurora-export"
 
 FRAMES_AHEAD = 2
+INTEGER_PRECISIONS = ("int8", "int4")
+"""Whose products our operators sum in integers: a token has the same bits in a run of any length but 1."""
+
 MOST_FRAMES_AHEAD = 64
 """More would be memory for nothing: a frame ahead is there when it is wanted."""
 
@@ -41,6 +47,8 @@ class OpenedBundle:
     tokenizer: Tokenizer
     n_ahead: int = 0
     """Frames of a file that are decoded and resized before they are wanted, in a thread; 0: none."""
+    joins_runs: bool = False
+    """Whether a state has the same bits whether frames are read into it in one run of the language graph or in many."""
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,6 +58,23 @@ class OpenedBundle:
     def embed_ids(self, ids: tuple[int, ...]) -> np.ndarray:
         """Token ids to embeddings, float32, shape (T, E)."""
         return np.asarray(self.embeddings[list(ids)], np.float32)
+
+    def resize(self, pixels: np.ndarray) -> np.ndarray:
+        """A frame as the vision graph takes it: uint8, shape (S, S, 3)."""
+        config = self.manifest.config
+        return resize_frame(
+            pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
+        )
+
+    def zero_state(self) -> State:
+        """The state that has seen nothing."""
+        manifest = self.manifest
+        return State.zero(
+            manifest.config,
+            fingerprint=self.fingerprint,
+            precision=manifest.precision,
+            backend=self.language.backend,
+        )
 
 
 def open_bundle(
@@ -97,7 +122,8 @@ def open_bundle(
     )
     opener = open_engine or _engine_opener(path, manifest, chosen, threads)
     vision, language = (opener(name, resolve(path, manifest, name), specs[name]) for name in ("vision", "language"))
-    return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer, n_ahead)
+    joins_runs = chosen.backend == "cpu" and manifest.precision in INTEGER_PRECISIONS and library_path() is not None
+    return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer, n_ahead, joins_runs)
 
 
 def _engine_opener(

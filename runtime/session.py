@@ -21,15 +21,15 @@ import numpy as np
 from aurora_export.config import PromptConfig
 from aurora_export.contract import MAX_CHUNK_TOKENS
 from aurora_export.errors import IncompatibleError, UsageError
-from aurora_export.frames import resize_frame
 from aurora_export.manifest import Manifest
 from aurora_export.prompt import prefix_ids, separator_ids, suffix_ids, turn_ids
 from aurora_export.runtime.engine import Loop
 from aurora_export.runtime.opened_bundle import OpenedBundle, open_bundle
+from aurora_export.runtime.seeing import SeenFrame, is_full, see_frame
 from aurora_export.runtime.stages import WATCH_STAGES, Clock, Stats, WatchedFrame, WatchReport, timed
 from aurora_export.runtime.state import MAX_PRIMED_FOR, Phase, State, StateHeader
 from aurora_export.runtime.stop_texts import StopTexts
-from aurora_export.runtime.video import Frame, FrameSource, open_source
+from aurora_export.runtime.video import FrameSource, open_source
 from aurora_export.sampling import Sampler, SamplingOptions
 from aurora_export.tokenizer import StreamDecoder
 
@@ -48,7 +48,7 @@ class Aurora:
     def __init__(self, opened: OpenedBundle) -> None:
         """See `open`."""
         self._open: tuple[OpenedBundle, Loop] | None = (opened, opened.language.open_loop())
-        self._header = self._zero_state().header
+        self._header = opened.zero_state().header
         self._loaded: tuple[str, int] | None = None
         """Digest and tokens seen of the state file that this session continues."""
         self._turn = 0
@@ -119,13 +119,17 @@ class Aurora:
         fps: float | None = None,
         num_frames: int | None = None,
         on_frame: Callable[[WatchedFrame], None] | None = None,
+        together: bool | None = None,
     ) -> WatchReport:
         """Read a video into the state, frame by frame; while watching, more frames continue the same video.
 
         prompt: the question, if it is known before the first frame; the answer then profits from knowing what to
         look for. None puts the profile's general instruction there, and any question may follow.
         fps, num_frames: which frames of a file are used, see `open_video`; by default one a second. Not for
-        iterables, which are used whole. on_frame: called after each frame.
+        iterables, which are used whole. on_frame: called for each frame once it is in the state.
+        together: whether frames of a file that are made ahead may be read into the state in one run, as many as fit,
+        where that gives the same bits (see OpenedBundle.joins_runs): it takes less time, but at `on_frame` the state
+        may hold later frames too. None: unless there is an `on_frame`.
         Raises UsageError (options, no such file, no frames), IntegrityError (not a video) or DependencyError.
         """
         if prompt is not None and self.phase == "watching":
@@ -140,14 +144,22 @@ class Aurora:
         n_frames = n_visual_tokens = 0
         with open_source(source, fps=fps, num_frames=num_frames) as frames:
             about["sampling"] = self._sampling_with(frames.sampling)
-            is_ahead = self._model.n_ahead > 0 and frames.read_ahead(self._model.n_ahead, self._resize)
-            for index, frame in enumerate(timed(iter(frames), seconds, self.stats.seconds)):
-                watched = self._watch_frame(index, frame, before, about, seconds, is_resized=is_ahead)
-                before = separator_ids(self._prompt_config, self._model.tokenizer)
-                n_frames += 1
-                n_visual_tokens += len(watched.visual_tokens)
-                if on_frame is not None:
-                    on_frame(watched)
+            is_ahead = self._model.n_ahead > 0 and frames.read_ahead(self._model.n_ahead, self._model.resize)
+            may_wait = is_ahead and self._model.joins_runs and (on_frame is None if together is None else together)
+            waiting: list[SeenFrame] = []
+            try:
+                for index, frame in enumerate(timed(iter(frames), seconds, self.stats.seconds)):
+                    seen = see_frame(
+                        self._model, index, frame, before, is_resized=is_ahead, clock=Clock(seconds, self.stats.seconds)
+                    )
+                    waiting.append(seen)
+                    before = separator_ids(self._prompt_config, self._model.tokenizer)
+                    n_frames += 1
+                    n_visual_tokens += len(seen.watched.visual_tokens)
+                    if not may_wait or is_full(waiting):
+                        self._read_frames(waiting, about, seconds, on_frame)
+            finally:
+                self._read_frames(waiting, about, seconds, on_frame)
         if not n_frames:
             raise UsageError("there are no frames to watch", hint="pass at least one picture")
         return WatchReport(n_frames, n_visual_tokens, seconds, tuple(frames.warnings))
@@ -218,7 +230,7 @@ class Aurora:
 
     def reset(self) -> None:
         """Forget everything that was watched and said."""
-        self.state = self._zero_state()
+        self.state = self._model.zero_state()
 
     def save(self, path: str | Path, *, packed: bool = False) -> int:
         """Write the state to a `.aurstate` file, and return its size; see `State.save`."""
@@ -251,15 +263,6 @@ class Aurora:
     def _prompt_config(self) -> PromptConfig:
         return self.manifest.config.prompt
 
-    def _zero_state(self) -> State:
-        manifest = self._model.manifest
-        return State.zero(
-            manifest.config,
-            fingerprint=self._model.fingerprint,
-            precision=manifest.precision,
-            backend=self._model.language.backend,
-        )
-
     def _ids_before_frames(self, prompt: str | None) -> tuple[int, ...]:
         """What stands before the next frame."""
         tokenizer = self._model.tokenizer
@@ -285,47 +288,37 @@ class Aurora:
         before = self._header.sampling
         return sampling if not self._header.frames_seen or before == sampling else "mixed"
 
-    def _watch_frame(
+    def _read_frames(
         self,
-        index: int,
-        frame: Frame,
-        ids_before: tuple[int, ...],
+        waiting: list[SeenFrame],
         about: dict[str, object],
         seconds: dict[str, float],
-        *,
-        is_resized: bool,
-    ) -> WatchedFrame:
-        """Read one frame, and the text before it, into the state."""
-        model = self._model
+        on_frame: Callable[[WatchedFrame], None] | None,
+    ) -> None:
+        """Read frames, and the text before each, into the state; none waits any more, whatever comes of it."""
+        if not waiting:
+            return
+        frames = tuple(waiting)
+        waiting.clear()
         clock = Clock(seconds, self.stats.seconds)
-        resized = frame.pixels if is_resized else self._resize(frame.pixels)
-        clock.lap("resize")
-        # One frame in a run, so that no result depends on how frames were batched.
-        output = {name: array[0] for name, array in model.vision.run({"frames": resized[None]}).items()}
-        clock.lap("vision")
-        tokens = output["visual_tokens"]
-        self._read(np.concatenate([model.embed_ids(ids_before), tokens]) if ids_before else tokens)
-        previous = bytes.fromhex(self._header.video_digest or "00" * 32)
-        self._move(
-            phase="watching",
-            n_tokens=len(ids_before) + len(tokens),
-            frames_seen=self._header.frames_seen + 1,
-            position_s=frame.time_s,
-            video_digest=hashlib.sha256(previous + resized.tobytes()).hexdigest(),
-            **about,
-        )
+        self._read(np.concatenate([seen.embeddings(self._model) for seen in frames]))
+        for seen in frames:
+            previous = bytes.fromhex(self._header.video_digest or "00" * 32)
+            self._move(
+                phase="watching",
+                n_tokens=seen.n_tokens,
+                frames_seen=self._header.frames_seen + 1,
+                position_s=seen.watched.time_s,
+                video_digest=hashlib.sha256(previous + seen.resized.tobytes()).hexdigest(),
+                **about,
+            )
+            self.stats.n_frames += 1
+            self.stats.n_visual_tokens += len(seen.watched.visual_tokens)
+            self.stats.n_text_tokens += len(seen.ids_before)
         clock.lap("prefill")
-        self.stats.n_frames += 1
-        self.stats.n_visual_tokens += len(tokens)
-        self.stats.n_text_tokens += len(ids_before)
-        return WatchedFrame(index, frame.time_s, tokens, output["token_sizes"], output["token_of_patch"])
-
-    def _resize(self, pixels: np.ndarray) -> np.ndarray:
-        """A frame as the vision graph takes it: uint8, shape (S, S, 3)."""
-        config = self.manifest.config
-        return resize_frame(
-            pixels, size=config.vision.image_size, mode=config.frames.resize, pad_value=config.frames.pad_value
-        )
+        for seen in frames:
+            if on_frame is not None:
+                on_frame(seen.watched)
 
     def _feed(self, embeddings: np.ndarray) -> np.ndarray:
         """Read embeddings, shape (T, E) for any T >= 1; the logits after the last one, valid until the next call."""

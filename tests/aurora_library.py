@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes as c
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +124,7 @@ def load(path: Path) -> c.CDLL:
         "session_clone": [c.c_void_p, pointer],
         "session_close": [c.c_void_p],
         "session_watch": [c.c_void_p, c.c_void_p, c.c_void_p],
+        "session_watch_frames": [c.c_void_p, c.c_void_p, c.c_size_t, c.c_void_p],
         "session_visual_tokens": [c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p],
         "session_logits": [c.c_void_p, c.c_void_p, c.c_void_p],
         "session_ask": [c.c_void_p, c.c_char_p, c.c_void_p, c.c_void_p, c.c_void_p, c.c_void_p],
@@ -165,6 +166,21 @@ class Model:
         return json.loads(self.library.aurora_model_info(self.handle))
 
 
+def frame_of(pixels: np.ndarray, *, time_s: float | None = None, **fields: object) -> Frame:
+    """pixels: uint8 (height, width, 3), to be kept as long as the frame is used."""
+    height, width = pixels.shape[:2]
+    frame = Frame(size=c.sizeof(Frame), width=width, height=height, has_time=time_s is not None, time_s=time_s or 0)
+    frame.data[0], frame.stride[0] = pixels.ctypes.data, pixels.strides[0]
+    for name, value in fields.items():
+        setattr(frame, name, value)
+    return frame
+
+
+def watch_options(prompt: str | None, sampling: str | None) -> object:
+    """To be passed on."""
+    return c.byref(WatchOptions(c.sizeof(WatchOptions), *(text and text.encode() for text in (prompt, sampling))))
+
+
 class Session:
     """A session of a model."""
 
@@ -203,13 +219,13 @@ class Session:
         **fields: object,
     ) -> None:
         """pixels: uint8 (height, width, 3); its rows may have gaps, or go up."""
-        height, width = pixels.shape[:2]
-        frame = Frame(size=c.sizeof(Frame), width=width, height=height, has_time=time_s is not None, time_s=time_s or 0)
-        frame.data[0], frame.stride[0] = pixels.ctypes.data, pixels.strides[0]
-        for name, value in fields.items():
-            setattr(frame, name, value)
-        options = WatchOptions(c.sizeof(WatchOptions), *(text and text.encode() for text in (prompt, sampling)))
-        self.check(self.library.aurora_session_watch(self.handle, c.byref(frame), c.byref(options)))
+        frame = frame_of(pixels, time_s=time_s, **fields)
+        self.check(self.library.aurora_session_watch(self.handle, c.byref(frame), watch_options(prompt, sampling)))
+
+    def watch_frames(self, frames: Sequence[Frame], *, prompt: str | None = None, sampling: str | None = None) -> None:
+        array = (Frame * len(frames))(*frames)
+        options = watch_options(prompt, sampling)
+        self.check(self.library.aurora_session_watch_frames(self.handle, array, len(frames), options))
 
     def ask(
         self,

@@ -1,26 +1,18 @@
 // aurora::Wkv6 on CUDA: y = r (S + diag(u) k v), then S <- diag(exp(w)) S + k v. The formula's source: reference.py.
+//
+// Here are the recurrence itself, for one token and for many, and the choice of the form; wkv6_tensor_kernel.cu has the
+// other form.
 
+#include "wkv6_arguments.cuh"
 #include "wkv_device.cuh"
 #include "wkv_launch.h"
 
 namespace aurora {
 namespace {
 
-enum Vector { kReceptance, kKey, kVectors };
-
-template <typename Element>
-struct Arguments {
-  TokenArrays<Element, kVectors> tokens;
-  const float* bonus;
-  const float* state;
-  Element* output;
-  float* next_state;
-  Sizes sizes;
-};
-
 // T = 1. The state is read once and written once; every thread has its four reads under way before it waits.
 template <typename Element>
-__global__ void __launch_bounds__(kStepThreads) wkv6_step(const Arguments<Element> arguments) {
+__global__ void __launch_bounds__(kStepThreads) wkv6_step(const Wkv6Arguments<Element> arguments) {
   __shared__ float receptance[kHeadSize], key[kHeadSize], decay[kHeadSize], bonus[kHeadSize];
   __shared__ float4 sums[kStepWarps][kStepQuads];
   const Place place(arguments.sizes);
@@ -54,8 +46,8 @@ __global__ void __launch_bounds__(kStepThreads) wkv6_step(const Arguments<Elemen
 // the arithmetic is that of the recurrence, and a text cut anywhere gives the same bits. The next tile of tokens is on
 // its way while this one is computed.
 template <typename Element>
-__global__ void __launch_bounds__(kChunkThreads) wkv6_chunk(const Arguments<Element> arguments) {
-  __shared__ Tile<kVectors> tiles[2];
+__global__ void __launch_bounds__(kChunkThreads) wkv6_chunk(const Wkv6Arguments<Element> arguments) {
+  __shared__ Tile<kWkv6Vectors> tiles[2];
   const Place place(arguments.sizes);
   const int64_t n_tokens = arguments.sizes.n_tokens;
   const int column = threadIdx.x / kGroups, group = threadIdx.x % kGroups;
@@ -66,14 +58,14 @@ __global__ void __launch_bounds__(kChunkThreads) wkv6_chunk(const Arguments<Elem
     state[i] = arguments.state[in_state + row_of(group, i) * kHeadSize];
     bonus[i] = arguments.bonus[place.head * kHeadSize + row_of(group, i)];
   }
-  StagedTokens<Element, kVectors> staged{};
+  StagedTokens<Element, kWkv6Vectors> staged{};
   staged.load(arguments.tokens, place, 0, n_tokens);
   staged.store(tiles[0]);
   __syncthreads();
   int current = 0;
   for (int64_t first = 0; first < n_tokens; first += kTileTokens) {
     staged.load(arguments.tokens, place, first + kTileTokens, n_tokens);
-    const Tile<kVectors>& tile = tiles[current];
+    const Tile<kWkv6Vectors>& tile = tiles[current];
     const int n_here = static_cast<int>(n_tokens - first < kTileTokens ? n_tokens - first : kTileTokens);
     float output = 0.0f;  // of token `group` of the tile
     for (int token = 0; token < n_here; ++token) {
@@ -107,17 +99,25 @@ __global__ void __launch_bounds__(kChunkThreads) wkv6_chunk(const Arguments<Elem
 
 template <typename Element>
 const char* enqueue(const AuroraWkv6Arrays& arrays, const AuroraWkvSizes& sizes, cudaStream_t stream) {
-  Arguments<Element> arguments{
-      {{static_cast<const Element*>(arrays.receptance), static_cast<const Element*>(arrays.key)},
-       static_cast<const Element*>(arrays.value),
-       arrays.log_decay},
-      arrays.bonus,
-      arrays.state,
-      static_cast<Element*>(arrays.output),
-      arrays.next_state,
-      {sizes.n_tokens, sizes.n_heads}};
-  return sizes.n_tokens == 1 ? launch(wkv6_step<Element>, kStepThreads, arguments, sizes, stream)
-                             : launch(wkv6_chunk<Element>, kChunkThreads, arguments, sizes, stream);
+  Wkv6Arguments<Element> arguments(arrays, sizes);
+  return sizes.n_tokens == 1 ? launch(wkv6_step<Element>, kStepThreads, arguments, n_blocks(sizes), stream)
+                             : launch(wkv6_chunk<Element>, kChunkThreads, arguments, n_blocks(sizes), stream);
+}
+
+const char* refused_form(AuroraWkv6Form form) {
+  switch (form) {
+    case AURORA_WKV6_AUTO:
+    case AURORA_WKV6_RECURRENT:
+    case AURORA_WKV6_TENSOR:
+    case AURORA_WKV6_TENSOR_16:
+    case AURORA_WKV6_TENSOR_64: return nullptr;
+  }
+  return message("form: is %d; 0 auto, 1 recurrent, 2 tensor, or 16 or 64 for its columns", static_cast<int>(form));
+}
+
+AuroraWkv6Form chosen_form(const AuroraWkvSizes& sizes, AuroraElementType element_type) {
+  return element_type != AURORA_FLOAT32 && sizes.n_tokens >= AURORA_WKV6_TENSOR_TOKENS ? AURORA_WKV6_TENSOR
+                                                                                       : AURORA_WKV6_RECURRENT;
 }
 
 }  // namespace
@@ -125,7 +125,14 @@ const char* enqueue(const AuroraWkv6Arrays& arrays, const AuroraWkvSizes& sizes,
 
 const char* aurora_wkv6_enqueue(
     const AuroraWkv6Arrays* arrays, const AuroraWkvSizes* sizes, AuroraElementType element_type, cudaStream_t stream) {
+  return aurora_wkv6_enqueue_form(arrays, sizes, element_type, AURORA_WKV6_AUTO, stream);
+}
+
+const char* aurora_wkv6_enqueue_form(
+    const AuroraWkv6Arrays* arrays, const AuroraWkvSizes* sizes, AuroraElementType element_type, AuroraWkv6Form form,
+    cudaStream_t stream) {
   if (const char* refusal = aurora_wkv_refusal(sizes, element_type)) return refusal;
+  if (const char* refusal = aurora::refused_form(form)) return refusal;
   if (const char* refusal = aurora::refused_arrays(
           {{"receptance", arrays->receptance},
            {"key", arrays->key},
@@ -137,6 +144,10 @@ const char* aurora_wkv6_enqueue(
            {"next_state", arrays->next_state}},
           arrays->state, arrays->next_state, *sizes)) {
     return refusal;
+  }
+  if (form == AURORA_WKV6_AUTO) form = aurora::chosen_form(*sizes, element_type);
+  if (form != AURORA_WKV6_RECURRENT) {
+    return aurora::enqueue_wkv6_tensor(*arrays, *sizes, element_type, form, stream);
   }
   switch (element_type) {
     case AURORA_FLOAT16: return aurora::enqueue<__half>(*arrays, *sizes, stream);

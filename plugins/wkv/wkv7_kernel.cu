@@ -117,8 +117,8 @@ const char* enqueue(const AuroraWkv7Arrays& arrays, const AuroraWkvSizes& sizes,
       static_cast<Element*>(arrays.output),
       arrays.next_state,
       {sizes.n_tokens, sizes.n_heads}};
-  return sizes.n_tokens == 1 ? launch(wkv7_step<Element>, kStepThreads, arguments, sizes, stream)
-                             : launch(wkv7_chunk<Element>, kChunkThreads, arguments, sizes, stream);
+  return sizes.n_tokens == 1 ? launch(wkv7_step<Element>, kStepThreads, arguments, n_blocks(sizes), stream)
+                             : launch(wkv7_chunk<Element>, kChunkThreads, arguments, n_blocks(sizes), stream);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What both recurrences share on the device: where a block works, and how tokens reach its shared memory.
+// What the kernels share on the device: where a block works, and how the recurrences bring tokens to its shared memory.
 //
 // A block computes one slice of kColumns value columns of one head: columns never meet in the recurrence, so that 32
 // heads give 128 blocks. Offsets are 64 bit: B × T × H × N may pass 2^31.
@@ -67,14 +67,15 @@ struct Place {
   int64_t state;       // of (B, H, N, N): sequence b, head h
   int first_column;
 
-  __device__ explicit Place(const Sizes& sizes) {
-    const int64_t matrix = blockIdx.x / kSlices;  // b * H + h
+  // n_slices: blocks of a head.
+  __device__ explicit Place(const Sizes& sizes, int n_slices = kSlices) {
+    const int64_t matrix = blockIdx.x / n_slices;  // b * H + h
     const int64_t sequence = matrix / sizes.n_heads;
     head = matrix % sizes.n_heads;
     token_stride = sizes.n_heads * kHeadSize;
     first_row = sequence * sizes.n_tokens * token_stride + head * kHeadSize;
     state = matrix * kHeadSize * kHeadSize;
-    first_column = static_cast<int>(blockIdx.x % kSlices) * kColumns;
+    first_column = static_cast<int>(blockIdx.x % n_slices) * (kHeadSize / n_slices);
   }
 };
 

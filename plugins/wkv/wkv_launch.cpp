@@ -32,8 +32,8 @@ const char* refused_arrays(
   return nullptr;
 }
 
-unsigned n_blocks(const AuroraWkvSizes& sizes) {
-  return static_cast<unsigned>(sizes.n_sequences * sizes.n_heads * kSlices);
+unsigned n_blocks(const AuroraWkvSizes& sizes, int n_slices) {
+  return static_cast<unsigned>(sizes.n_sequences * sizes.n_heads * n_slices);
 }
 
 }  // namespace aurora

@@ -6,6 +6,7 @@
 #include <initializer_list>
 #include <type_traits>
 
+#include "wkv_device_sizes.h"
 #include "wkv_kernel.h"
 
 namespace aurora {
@@ -22,15 +23,15 @@ const char* message(const char* format, ...) __attribute__((format(printf, 1, 2)
 const char* refused_arrays(
     std::initializer_list<NamedArray> arrays, const void* state, const void* next_state, const AuroraWkvSizes& sizes);
 
-unsigned n_blocks(const AuroraWkvSizes& sizes);
+// n_slices: blocks of a head.
+unsigned n_blocks(const AuroraWkvSizes& sizes, int n_slices = kSlices);
 
 template <typename Arguments>
 const char* launch(
-    void (*kernel)(Arguments), int n_threads, typename std::decay<Arguments>::type& arguments,
-    const AuroraWkvSizes& sizes, cudaStream_t stream) {
+    void (*kernel)(Arguments), int n_threads, typename std::decay<Arguments>::type& arguments, unsigned n_blocks,
+    cudaStream_t stream) {
   void* parameters[] = {&arguments};
-  const cudaError_t error =
-      cudaLaunchKernel(kernel, dim3(n_blocks(sizes)), dim3(n_threads), parameters, 0, stream);
+  const cudaError_t error = cudaLaunchKernel(kernel, dim3(n_blocks), dim3(n_threads), parameters, 0, stream);
   return error == cudaSuccess ? nullptr : message("CUDA: %s", cudaGetErrorString(error));
 }
 

@@ -81,6 +81,13 @@ def test_a_verdict_says_whether_the_sample_can_decide(accuracy, error, n, holds,
     assert low < verdict.loss.drop < high
 
 
+def test_a_drop_of_just_the_limit_holds_whatever_floats_leave_of_the_subtraction():
+    loss = replace(BASE, accuracy=2654 / 3000, yardstick_accuracy=2669 / 3000, n_questions=3000)
+    assert 100 * (loss.yardstick_accuracy - loss.accuracy) > 0.5
+    assert loss.drop == 0.5
+    assert Verdict(loss, 0.5).holds
+
+
 def test_the_number_that_would_decide_does():
     verdict = Verdict(replace(BASE, accuracy=0.897, accuracy_error=0.005), 0.5)
     n = verdict.n_needed

@@ -38,6 +38,23 @@ def narrow_path(built, graph, folder, *, bits=8):
     return path
 
 
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("cuts", [(2,), (21,), (3, 8, 39)])
+def test_runs_of_integers_may_be_joined(built, bits, cuts, tmp_path):
+    """`OpenedBundle.joins_runs`: a token has the same bits in a run of any length but 1."""
+    spec = graphs(built.model.config)["language"]
+    engine = OnnxEngine(narrow_path(built, "language", tmp_path, bits=bits), spec, threads=2)
+    table = built.model.weight("language.emb.weight").numpy()
+    embeddings = sample_embeddings(table, 1, 48, seed=0)[0]
+    whole, divided = engine.open_loop(), engine.open_loop()
+    expected = whole.advance(embeddings).copy()
+    for part in np.split(embeddings, cuts):
+        logits = divided.advance(part)
+    np.testing.assert_array_equal(logits, expected)
+    for name, array in whole.read_state().items():
+        np.testing.assert_array_equal(divided.read_state()[name], array)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 @pytest.mark.parametrize(("n_sequences", "n_tokens"), [(1, 1), (1, 40), (3, 7)])
 def test_language(built, precision, n_sequences, n_tokens, tmp_path, monkeypatch):

@@ -46,11 +46,16 @@ def test_everything_passes_and_the_file_says_what_it_is(run, tmp_path, capsys):
     assert {"commit", "packages", "gpu", "python"} <= set(result["environment"])
     sections = result["sections"]
     checked = sections["kernels against the reference"]
-    assert checked["cases"] == 12
+    assert checked["cases"] == 24
     assert 0 < max(checked["largest_errors"].values()) < 0.01
     assert sections["compute-sanitizer"] == {"left_out": "dry run"}
     speed = sections["speed of the kernels"]
     assert {"copy_gb_per_s", "Wkv6 step, 1 sequences", "Wkv7 9 tokens, 1 sequences", "targets"} <= set(speed)
+    assert set(speed["forms of Wkv6"]) == {"16 tokens, 1 sequences, float16", "16 tokens, 1 sequences, float32"}
+    for form in speed["forms of Wkv6"].values():
+        assert form["fastest"] in form["us"]
+        assert form["tensor_over_recurrent"] > 0
+    assert all(target["met"] is None for target in speed["targets"].values())
     assert sections["onnxruntime"]["language, 64"]["error"] == 0
     assert sections["onnxruntime"]["operators"] == "ours"
     full = sections["full size in onnxruntime"]
@@ -150,7 +155,9 @@ def test_the_table_tells_what_a_gpu_said():
         "sections": {
             "onnxruntime": {"passed": False},
             "tensorrt": {"left_out": "tensorrt is not installed"},
-            "speed of the kernels": {},
+            "speed of the kernels": {
+                "forms of Wkv6": {"16 tokens": {"fastest": "tensor_16", "tensor_over_recurrent": 1.25}}
+            },
             "compute-sanitizer": {"passed": True},
         },
     }
@@ -158,7 +165,7 @@ def test_the_table_tells_what_a_gpu_said():
     assert verdicts == {
         "onnxruntime": "H100: FAILED",
         "tensorrt": "H100: left out, tensorrt is not installed",
-        "speed of the kernels": "H100: measured",
+        "speed of the kernels": "H100: measured; 16 tokens: tensor_16 fastest, tensor 1.25 times as fast as recurrent",
         "compute-sanitizer": "H100: passed",
     }
     assert report_devices._verdict(of_a_gpu | {"dry_run": True}, "onnxruntime") == "never run"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -12,29 +9,8 @@ from aurora_export.errors import DependencyError, UsageError
 from aurora_export.plugins import WKV_OPS
 from aurora_export.plugins.wkv.cuda_library import ARGUMENTS, WkvCudaLibrary
 from aurora_export.plugins.wkv.op import INPUTS, OUTPUTS
-from kernel_library import compile_emulated
+from emulated_kernels import SCHEDULES, emulated, schedule
 from wkv_on_cuda import HEAD_SIZE, OUTPUT_ERROR, errors, limits, random_inputs, run
-
-SCHEDULES = {"in order": 0, "reversed": 1, "shuffled": 2}
-
-
-def emulated(root: Path, library: Path, *, edit: tuple[str, str, str] | None = None) -> WkvCudaLibrary:
-    """The kernels for the CPU. edit: file, text, replacement; to plant a fault."""
-    source = library.parent / "wkv"
-    source.mkdir()
-    for path in (root / "plugins/wkv").iterdir():
-        if path.suffix in {".cu", ".cuh", ".h", ".cpp"}:
-            text = path.read_text(encoding="utf-8")
-            if edit is not None and path.name == edit[0]:
-                assert edit[1] in text
-                text = text.replace(edit[1], edit[2])
-            (source / path.name).write_text(text, encoding="utf-8")
-    compile_emulated(source, root / "tests/plugins/cuda_emulation", library)
-    return WkvCudaLibrary.load(library)
-
-
-def schedule(library: WkvCudaLibrary, seed: int) -> None:
-    library.library.emulation_set_schedule(ctypes.c_uint(seed))
 
 
 @pytest.fixture(scope="module")

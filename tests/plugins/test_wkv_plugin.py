@@ -16,6 +16,7 @@ from wkv_on_cuda import HEAD_SIZE, expected, random_inputs, shape_of
 
 SOURCES = (
     "wkv/wkv6_kernel.cu",
+    "wkv/wkv6_tensor_kernel.cu",
     "wkv/wkv7_kernel.cu",
     "wkv/wkv_launch.cpp",
     "wkv/wkv_plugin.cpp",
@@ -51,7 +52,7 @@ def array_of(tensors: Sequence[Described]) -> ctypes.Array:
 def library(root, tmp_path_factory) -> ctypes.CDLL:
     path = tmp_path_factory.mktemp("plugin") / "libplugin.so"
     headers = [root / "tests/plugins/cuda_emulation", root / "tests/plugins/tensorrt_declarations/include"]
-    flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared"]
+    flags = ["-std=c++17", "-Og", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fPIC", "-shared"]
     checks = ["-fsanitize=undefined", "-fno-sanitize-recover=all"]
     files = [*(root / "plugins" / name for name in SOURCES), root / "tests/plugins/tensorrt_harness.cpp"]
     includes = [f"-I{folder}" for folder in headers]

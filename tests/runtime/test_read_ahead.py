@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
 import time
@@ -11,10 +12,11 @@ import pytest
 
 from aurora_export.contract import STATE_NAMES
 from aurora_export.errors import IntegrityError, UsageError
-from aurora_export.runtime import video
-from aurora_export.runtime.engine_onnx import OnnxEngine
+from aurora_export.runtime import seeing, video
+from aurora_export.runtime.engine_onnx import OnnxEngine, OnnxLoop
 from aurora_export.runtime.ingest import Recorder, ingest
 from aurora_export.runtime.live import LiveSource
+from aurora_export.runtime.opened_bundle import OpenedBundle
 from aurora_export.runtime.session import Aurora
 from aurora_export.runtime.timeline import Timeline
 from aurora_export.runtime.video import Pictures, open_video
@@ -69,6 +71,96 @@ def test_the_state_is_that_of_the_sequential_loop_bit_for_bit(any_ahead, sequent
     for ours, theirs in zip(*frames, strict=True):
         assert (ours.index, ours.time_s) == (theirs.index, theirs.time_s)
         np.testing.assert_array_equal(ours.visual_tokens, theirs.visual_tokens)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The embeddings of each run of a language graph."""
+    runs = []
+    feed = OnnxLoop.feed
+    monkeypatch.setattr(OnnxLoop, "feed", lambda self, rows: runs.append(rows.copy()) or feed(self, rows))
+    return runs
+
+
+@pytest.fixture
+def joining(bundle, monkeypatch):
+    """Reads frames together, though the state of the handmade graph depends on how its tokens are divided into runs."""
+    with Aurora.open(bundle, threads=2, n_ahead=2) as session:
+        assert not session._model.joins_runs
+        session._open = (dataclasses.replace(session._model, joins_runs=True), session._loop)
+        yield session
+
+
+@pytest.mark.parametrize("prompt", [None, "What colour is the square?"])
+@pytest.mark.parametrize("n_frames", [0, 1, 3, 7])
+def test_frames_read_together_are_the_same_tokens_in_fewer_runs(
+    joining, sequential, clip, monkeypatch, runs, n_frames, prompt
+):
+    sequential.watch(clip, fps=10, prompt=prompt)
+    alone = runs.copy()
+    runs.clear()
+    room = n_frames * len(alone[-1])
+    monkeypatch.setattr(seeing, "MAX_CHUNK_TOKENS", room)
+    report = joining.watch(clip, fps=10, prompt=prompt)
+    np.testing.assert_array_equal(np.concatenate(runs), np.concatenate(alone))
+    assert len(alone) == 25
+    assert [len(run) for run in runs] == joined([len(run) for run in alone], room)
+    assert joining.header == sequential.header
+    for name in ("n_frames", "n_visual_tokens", "n_text_tokens"):
+        assert getattr(joining.stats, name) == getattr(sequential.stats, name)
+    assert report.n_visual_tokens == joining.stats.n_visual_tokens
+
+
+def joined(lengths, room):
+    """Each run as long as one more frame fits."""
+    runs, current = [], 0
+    for length in lengths:
+        current += length
+        if current + length > room:
+            runs.append(current)
+            current = 0
+    return runs + [current] * (current > 0)
+
+
+def test_who_asks_for_each_frame_gets_it_before_the_next_is_read(ahead, clip):
+    def exactly(frame):
+        assert ahead.header.frames_seen == frame.index + 1
+
+    ahead.watch(clip, fps=10, on_frame=exactly)
+
+
+def test_frames_read_together_are_told_of_in_order_once_they_are_in_the_state(joining, sequential, clip):
+    told = []
+
+    def after_frame(frame):
+        assert joining.header.frames_seen > frame.index
+        told.append(frame)
+
+    joining.watch(clip, fps=10, on_frame=after_frame, together=True)
+    expected = []
+    sequential.watch(clip, fps=10, on_frame=expected.append)
+    assert [frame.index for frame in told] == list(range(25))
+    for ours, theirs in zip(told, expected, strict=True):
+        np.testing.assert_array_equal(ours.visual_tokens, theirs.visual_tokens)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), IntegrityError("fifth frame")])
+def test_frames_that_wait_for_each_other_are_not_lost_with_an_error(joining, clip, monkeypatch, runs, error):
+    monkeypatch.setattr(video.Video, "_decoded", broken_after(4, error))
+    with pytest.raises(type(error)):
+        joining.watch(clip, fps=10)
+    assert joining.header.frames_seen == 4
+    assert [len(run) for run in runs] == [joining.header.tokens_seen]
+
+
+def test_a_run_that_fails_leaves_the_state_before_it(joining, clip, monkeypatch):
+    def fails(self, rows):
+        raise MemoryError
+
+    monkeypatch.setattr(OnnxLoop, "feed", fails)
+    with pytest.raises(MemoryError):
+        joining.watch(clip, fps=10)
+    assert joining.phase == "empty"
 
 
 def test_a_damaged_video_is_used_as_far_as_it_goes_and_warned_of(any_ahead, sequential, make_video, tmp_path):
@@ -138,8 +230,8 @@ def test_the_error_of_vision_is_the_one_reported_even_if_the_decoder_fails_later
 
 def test_no_more_frames_are_made_than_asked_for(ahead, clip, monkeypatch):
     made = []
-    resize = Aurora._resize
-    monkeypatch.setattr(Aurora, "_resize", lambda self, pixels: made.append(1) or resize(self, pixels))
+    resize = OpenedBundle.resize
+    monkeypatch.setattr(OpenedBundle, "resize", lambda self, pixels: made.append(1) or resize(self, pixels))
 
     def slowly(frame):
         time.sleep(0.02)

@@ -19,7 +19,8 @@
  * THREADS. One model may be used by any number of threads and sessions at once. A session is for one thread at a time;
  * a call that meets another one still at work returns AURORA_ERROR_BUSY, and changes nothing, the text of the last error
  * included. That holds for calls from inside a callback of the same session too. Sessions may move between threads.
- * ONNX Runtime has threads for each model; the library itself starts one while files are verified, and none after that.
+ * ONNX Runtime has threads for each model; the library itself starts one while files are verified and, unless n_threads is
+ * 1, one while the graphs are opened, which calls nothing of the caller's; and none after that.
  *
  * LIFE. A handle must not be used after it was closed. Builds with assertions (CMake's Debug) know all open handles, and
  * answer a use after close with AURORA_ERROR_USAGE or NULL. NULL for a handle is an error in every build, and no crash.
@@ -48,7 +49,7 @@ extern "C" {
 #endif
 
 /* Version of this interface. Functions and fields are only ever added; then it grows by one. */
-#define AURORA_ABI_VERSION 2
+#define AURORA_ABI_VERSION 3
 
 /* What a call came to. Numbers are those of the command line's exit codes where both have one. */
 typedef enum aurora_status {
@@ -206,6 +207,19 @@ typedef struct aurora_watch_options {
  * (AURORA_ERROR_RESOURCES, AURORA_ERROR_UNEXPECTED) leaves the state where it was, or at a part of the frame. */
 AURORA_API aurora_status aurora_session_watch(aurora_session* session, const aurora_frame* frame,
                                               const aurora_watch_options* options);
+
+/* Since version 3. Reads frames into the state, in order: the same state, to the bit, as one call of aurora_session_watch
+ * for each, with the prompt of options at the first. It takes less time where the tokens of several frames go through the
+ * language graph in one run: at 8 and 4 bits on a CPU, with the library's own operators, as many as fit into 256 tokens. In
+ * all other cases a frame is a run. All frames must stay in memory during the call; a live source calls aurora_session_watch.
+ *
+ * frames: an array of n_frames structs. Each has the same size, which is not 0 and leads to the next. Nothing is allocated
+ * here once there was a call with as many frames.
+ * All frames are checked before anything runs: AURORA_ERROR_USAGE and AURORA_ERROR_UNSUPPORTED leave the session as it was,
+ * and the text says which frame is meant. A failure of the engine itself (AURORA_ERROR_RESOURCES, AURORA_ERROR_UNEXPECTED)
+ * leaves the state behind some of the frames, or at a part of one: frames_seen of aurora_session_info counts them. */
+AURORA_API aurora_status aurora_session_watch_frames(aurora_session* session, const aurora_frame* frames, size_t n_frames,
+                                                     const aurora_watch_options* options);
 
 /* Visual tokens of the last frame watched, (n_tokens, width) float32; AURORA_ERROR_USAGE if there is none. */
 AURORA_API aurora_status aurora_session_visual_tokens(aurora_session* session, const float** tokens, size_t* n_tokens,

@@ -131,10 +131,13 @@ public:
 
     // prompt: the question, if it is known before the first frame; or nullptr.
     void watch(const aurora_frame& frame, const char* prompt = nullptr) {
-        aurora_watch_options options{};
-        options.size = sizeof options;
-        options.prompt = prompt;
+        const aurora_watch_options options = watch_options(prompt);
         check(aurora_session_watch(handle_, &frame, &options));
+    }
+    // The same state as by one call for each, sooner; prompt: at the first.
+    void watch_frames(Span<aurora_frame> frames, const char* prompt = nullptr) {
+        const aurora_watch_options options = watch_options(prompt);
+        check(aurora_session_watch_frames(handle_, frames.data, frames.size, &options));
     }
 
     // on_text may return void, or true to end the answer; what it throws ends the answer and comes out of here.
@@ -216,6 +219,12 @@ private:
 
     Session() = default;
 
+    static aurora_watch_options watch_options(const char* prompt) {
+        aurora_watch_options options{};
+        options.size = sizeof options;
+        options.prompt = prompt;
+        return options;
+    }
     void check(aurora_status status) const {
         if (status == AURORA_OK) return;
         if (status == AURORA_ERROR_BUSY) throw Exception(status, "the session is at work in another call");

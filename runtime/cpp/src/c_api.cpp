@@ -7,6 +7,7 @@
 #include <memory>
 #include <new>
 #include <string>
+#include <vector>
 
 #ifndef NDEBUG
 #include <mutex>
@@ -31,6 +32,7 @@ struct aurora_model {
 struct aurora_session {
     std::unique_ptr<Session> session;  // null after a failed aurora_session_new
     std::string error, info;
+    std::vector<aurora::Frame> frames;  // of one call; kept for its memory
     std::atomic<bool> is_busy{false};
 };
 
@@ -167,7 +169,7 @@ aurora::ModelOptions model_options(const aurora_model_options* given) {
     return made;
 }
 
-Session::FrameView frame_view(const aurora_frame& frame) {
+std::variant<aurora::RgbFrame, aurora::Nv12Frame> pixels_of(const aurora_frame& frame) {
     check_choice("format", frame.format, AURORA_NV12);
     check_choice("memory", frame.memory, AURORA_MEMORY_CUDA);
     check_choice("colour", frame.colour, AURORA_BT601_FULL);
@@ -186,6 +188,33 @@ Session::FrameView frame_view(const aurora_frame& frame) {
     view.matrix = frame.colour >= AURORA_BT601_LIMITED ? aurora::ColourMatrix::bt601 : aurora::ColourMatrix::bt709;
     view.range = frame.colour % 2 == 1 ? aurora::ColourRange::full : aurora::ColourRange::limited;
     return view;
+}
+
+aurora::Frame frame_of(const aurora_frame* given) {
+    const aurora_frame frame = taken(given, "aurora_frame");
+    aurora::Frame made{pixels_of(frame), {frame.memory == AURORA_MEMORY_CUDA, frame.cuda_stream}, {}};
+    if (frame.has_time != 0) made.time_s = frame.time_s;
+    return made;
+}
+
+// Frame i of an array of the caller, whose structs may be larger or smaller than ours.
+const aurora_frame* frame_at(const aurora_frame* frames, std::size_t i) {
+    const std::size_t size = frames->size;
+    if (size == 0) throw Error(Status::usage, "frames[0].size is 0", "set the size of every frame of an array: it leads to the next");
+    if (size < FIRST_SIZE<aurora_frame>) throw Error(Status::usage, "frames[0].size is " + std::to_string(size));
+    const auto* frame = reinterpret_cast<const aurora_frame*>(reinterpret_cast<const char*>(frames) + i * size);
+    if (frame->size != size)
+        throw Error(Status::usage, "frames[" + std::to_string(i) + "].size is " + std::to_string(frame->size) +
+                                       ", and that of frames[0] " + std::to_string(size));
+    return frame;
+}
+
+aurora::WatchOptions watch_options(const aurora_watch_options* given) {
+    const aurora_watch_options options = taken(given, "aurora_watch_options");
+    aurora::WatchOptions made;
+    if (options.prompt != nullptr) made.prompt = options.prompt;
+    if (options.sampling != nullptr) made.sampling = options.sampling;
+    return made;
 }
 
 aurora::AskOptions ask_options(const aurora_ask_options* given) {
@@ -339,13 +368,25 @@ aurora_status aurora_session_watch(aurora_session* session, const aurora_frame* 
                                    const aurora_watch_options* options) {
     return call(session, [&](Session& self) {
         check_given(frame, "frame");
-        const aurora_frame picture = taken(frame, "aurora_frame");
-        const aurora_watch_options given = taken(options, "aurora_watch_options");
-        aurora::WatchOptions made;
-        if (given.prompt != nullptr) made.prompt = given.prompt;
-        if (given.sampling != nullptr) made.sampling = given.sampling;
-        if (picture.has_time != 0) made.time_s = picture.time_s;
-        self.watch(frame_view(picture), made, {picture.memory == AURORA_MEMORY_CUDA, picture.cuda_stream});
+        self.watch(frame_of(frame), watch_options(options));
+    });
+}
+
+aurora_status aurora_session_watch_frames(aurora_session* session, const aurora_frame* frames, size_t n_frames,
+                                          const aurora_watch_options* options) {
+    return call(session, [&](Session& self) {
+        if (n_frames != 0) check_given(frames, "frames");
+        session->frames.clear();
+        for (std::size_t i = 0; i < n_frames; ++i) {
+            const aurora_frame* frame = frame_at(frames, i);
+            try {
+                session->frames.push_back(frame_of(frame));
+                self.check(session->frames.back());
+            } catch (const Error& error) {
+                throw Error(error.status(), "frames[" + std::to_string(i) + "]: " + error.what(), error.hint());
+            }
+        }
+        self.watch(session->frames.data(), n_frames, watch_options(options));
     });
 }
 

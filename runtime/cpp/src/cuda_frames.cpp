@@ -16,31 +16,51 @@ DeviceAddress address_of(const void* pointer) { return reinterpret_cast<DeviceAd
 
 }  // namespace
 
-RgbFrame DeviceFrames::to_host(const RgbFrame& frame, void* stream) {
+DeviceFrames::Plane DeviceFrames::pixels(const RgbFrame& frame) {
+    return {"data[0]", frame.pixels, frame.row_stride, static_cast<std::size_t>(frame.width) * N_CHANNELS,
+            static_cast<std::size_t>(frame.height)};
+}
+
+DeviceFrames::Plane DeviceFrames::luma(const Nv12Frame& frame) {
+    return {"data[0]", frame.y, frame.y_stride, static_cast<std::size_t>(frame.width), static_cast<std::size_t>(frame.height)};
+}
+
+DeviceFrames::Plane DeviceFrames::chroma(const Nv12Frame& frame) {
+    return {"data[1]", frame.uv, frame.uv_stride, (static_cast<std::size_t>(frame.width) + 1) / 2 * 2,
+            (static_cast<std::size_t>(frame.height) + 1) / 2};
+}
+
+void DeviceFrames::check(const RgbFrame& frame) const {
     check_frame(frame);
-    const auto row_bytes = static_cast<std::size_t>(frame.width) * N_CHANNELS, n_rows = static_cast<std::size_t>(frame.height);
-    const Plane pixels{"data[0]", frame.pixels, frame.row_stride, row_bytes, n_rows};
     const Cuda::Current current(*cuda_);
-    check_memory(pixels);
-    const auto host_stride = static_cast<std::ptrdiff_t>(row_bytes);
-    const std::uint8_t* first_row = copy(pixels, host(row_bytes * n_rows), static_cast<CuStream>(stream));
+    check_memory(pixels(frame));
+}
+
+void DeviceFrames::check(const Nv12Frame& frame) const {
+    check_frame(frame);
+    const Cuda::Current current(*cuda_);
+    check_memory(luma(frame)), check_memory(chroma(frame));
+}
+
+RgbFrame DeviceFrames::to_host(const RgbFrame& frame, void* stream) {
+    check(frame);
+    const Plane plane = pixels(frame);
+    const Cuda::Current current(*cuda_);
+    const auto host_stride = static_cast<std::ptrdiff_t>(plane.row_bytes);
+    const std::uint8_t* first_row = copy(plane, host(plane.row_bytes * plane.n_rows), static_cast<CuStream>(stream));
     cuda_->check(cuda_->driver().cuStreamSynchronize(static_cast<CuStream>(stream)), "cuStreamSynchronize");
     return {first_row, frame.row_stride < 0 ? -host_stride : host_stride, frame.width, frame.height};
 }
 
 Nv12Frame DeviceFrames::to_host(const Nv12Frame& frame, void* stream) {
-    check_frame(frame);
-    const auto width = static_cast<std::size_t>(frame.width), height = static_cast<std::size_t>(frame.height);
-    const std::size_t uv_bytes = (width + 1) / 2 * 2, uv_rows = (height + 1) / 2;
-    const Plane luma{"data[0]", frame.y, frame.y_stride, width, height};
-    const Plane chroma{"data[1]", frame.uv, frame.uv_stride, uv_bytes, uv_rows};
+    check(frame);
+    const Plane y = luma(frame), uv = chroma(frame);
     const Cuda::Current current(*cuda_);
-    check_memory(luma), check_memory(chroma);
-    std::uint8_t* to = host(width * height + uv_bytes * uv_rows);
+    std::uint8_t* to = host(y.row_bytes * y.n_rows + uv.row_bytes * uv.n_rows);
     Nv12Frame copied = frame;
-    copied.y = copy(luma, to, static_cast<CuStream>(stream));
+    copied.y = copy(y, to, static_cast<CuStream>(stream));
     try {
-        copied.uv = copy(chroma, to + width * height, static_cast<CuStream>(stream));
+        copied.uv = copy(uv, to + y.row_bytes * y.n_rows, static_cast<CuStream>(stream));
     } catch (...) {
         cuda_->driver().cuStreamSynchronize(static_cast<CuStream>(stream));  // the first copy writes until then
         throw;
@@ -49,8 +69,8 @@ Nv12Frame DeviceFrames::to_host(const Nv12Frame& frame, void* stream) {
     const auto signed_as = [](std::ptrdiff_t stride, std::size_t n) {
         return stride < 0 ? -static_cast<std::ptrdiff_t>(n) : static_cast<std::ptrdiff_t>(n);
     };
-    copied.y_stride = signed_as(frame.y_stride, width);
-    copied.uv_stride = signed_as(frame.uv_stride, uv_bytes);
+    copied.y_stride = signed_as(frame.y_stride, y.row_bytes);
+    copied.uv_stride = signed_as(frame.uv_stride, uv.row_bytes);
     return copied;
 }
 

@@ -15,6 +15,10 @@ public:
     // cuda: must stay until this goes.
     explicit DeviceFrames(const Cuda& cuda) : cuda_(&cuda) {}
 
+    // Throws as to_host does before it copies.
+    void check(const RgbFrame& frame) const;
+    void check(const Nv12Frame& frame) const;
+
     // The frame in memory of the host, rows without gaps; valid until the next call. Its pointers are addresses of the
     // GPU. stream: a CUstream that the copy is put into, and waited for; null: CUDA's default stream.
     // Throws Error(usage) for a frame that Resizer would refuse, and for memory that is not this GPU's or ends before
@@ -30,6 +34,9 @@ private:
         std::size_t row_bytes, n_rows;
     };
 
+    static Plane pixels(const RgbFrame& frame);
+    static Plane luma(const Nv12Frame& frame);
+    static Plane chroma(const Nv12Frame& frame);
     void check_memory(const Plane& plane) const;
     // Returns the first row in memory of the host.
     const std::uint8_t* copy(const Plane& plane, std::uint8_t* to, CuStream stream) const;

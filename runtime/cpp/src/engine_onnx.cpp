@@ -1,6 +1,11 @@
 // Both graphs on ONNX Runtime. Mirrors runtime/engine_onnx.py.
 #include <algorithm>
+#include <functional>
+#include <future>
+#include <mutex>
 #include <optional>
+#include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -275,11 +280,54 @@ private:
     std::size_t current_ = 0;
 };
 
+// y = Identity(x), opset 17, as a ModelProto.
+constexpr std::string_view IDENTITY =
+    "\x08\x08:+\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x01gZ\t\n\x01x\x12\x04\n\x02\x08\x01" "b\t\n\x01y\x12\x04\n\x02\x08\x01"
+    "B\x02\x10\x11";
+
+// Lets ONNX Runtime note the domain of our operators. It does so in a table of the whole process, when the first session
+// with them is made, and without a lock: of two first ones at once, one fails (its issue 22663).
+void note_domain(const OnnxRuntime& runtime) {
+    Options made(runtime.api());
+    Graph graph(runtime.api());
+    runtime.check(ort::CreateSessionOptions::call(runtime.api(), made.out()), "session options");
+    runtime.check(ort::SetIntraOpNumThreads::call(runtime.api(), made.get(), 1), "session options");
+    runtime.check(RegisterCustomOps(made.get(), runtime.base()), "native operators");
+    runtime.check(ort::CreateSessionFromArray::call(runtime.api(), runtime.env(), IDENTITY.data(), IDENTITY.size(), made.get(),
+                                                    graph.out()), "native operators");
+}
+
+struct OpenGraphs {
+    std::unique_ptr<OpenGraph> vision, language;
+};
+
+// On a CPU both at once, where there is a second thread for it. Errors are those of one after the other: vision's first.
+OpenGraphs open_graphs(const OnnxRuntime& runtime, const GraphFile& vision, const GraphFile& language,
+                       const EngineOptions& options) {
+    static std::mutex first_session;
+    std::unique_lock<std::mutex> alone(first_session);
+    if (!options.cuda) {
+        if (options.native_operators) note_domain(runtime);
+        alone.unlock();
+    }
+    const auto open = [&](const GraphFile& file) { return std::make_unique<OpenGraph>(runtime, file, options); };
+    std::future<std::unique_ptr<OpenGraph>> beside;  // its destructor waits, should vision throw
+    try {
+        if (options.n_threads != 1 && !options.cuda) beside = std::async(std::launch::async, open, std::cref(language));
+    } catch (const std::system_error&) {
+        // No thread to be had: this one opens both.
+    }
+    OpenGraphs graphs;
+    graphs.vision = open(vision);
+    graphs.language = beside.valid() ? beside.get() : open(language);
+    return graphs;
+}
+
 class OnnxEngine : public Engine {
 public:
     OnnxEngine(const GraphFile& vision, const GraphFile& language, const GraphSizes& sizes, const EngineOptions& options)
         : sizes_(sizes), backend_(options.cuda ? "onnxruntime-cuda" : "onnxruntime-cpu"), runtime_(options.library),
-          memory_(runtime_.api()), vision_(runtime_, vision, options), language_(runtime_, language, options) {
+          memory_(runtime_.api()), graphs_(open_graphs(runtime_, vision, language, options)) {
         if (options.cuda) cuda_.emplace(options.gpu);
         runtime_.check(ort::CreateCpuMemoryInfo::call(runtime_.api(), ort::ARENA_ALLOCATOR, ort::MEMORY_DEFAULT, memory_.out()),
                         "memory");
@@ -289,10 +337,10 @@ public:
     const Cuda* cuda() const override { return cuda_ ? &*cuda_ : nullptr; }
     std::string version() const override { return "ONNX Runtime " + runtime_.version(); }
     std::unique_ptr<Vision> open_vision() const override {
-        return std::make_unique<OnnxVision>(vision_, memory_.get(), sizes_);
+        return std::make_unique<OnnxVision>(*graphs_.vision, memory_.get(), sizes_);
     }
     std::unique_ptr<Loop> open_loop() const override {
-        return std::make_unique<OnnxLoop>(language_, memory_.get(), sizes_);
+        return std::make_unique<OnnxLoop>(*graphs_.language, memory_.get(), sizes_);
     }
 
 private:
@@ -301,7 +349,7 @@ private:
     std::optional<Cuda> cuda_;
     OnnxRuntime runtime_;  // before everything that was made with it
     Memory memory_;
-    OpenGraph vision_, language_;
+    OpenGraphs graphs_;
 };
 
 }  // namespace

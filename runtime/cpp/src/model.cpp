@@ -67,6 +67,7 @@ Model::Model(Manifest manifest, Tokenizer tokenizer, Embeddings embeddings, std:
     : manifest_(std::move(manifest)), sizes_(manifest_.config), fingerprint_(manifest_.fingerprint()),
       tokenizer_(std::move(tokenizer)), embeddings_(std::move(embeddings)), engine_(std::move(engine)) {
     const bool native = options.engine.native_operators && !options.engine.cuda && options.backend != BackendChoice::tensorrt;
+    joins_runs_ = native && (manifest_.precision == "int8" || manifest_.precision == "int4");
     Json info = {{"name", manifest_.name},
                  {"precision", manifest_.precision},
                  {"backend", engine_->backend()},

@@ -43,6 +43,9 @@ public:
     const GraphSizes& sizes() const { return sizes_; }
     const std::string& fingerprint() const { return fingerprint_; }
     const std::string& info() const { return info_; }
+    // Whether a state has the same bits whether frames are read into it in one run of the language graph or in many: where
+    // our operators sum in integers, a token has the same bits in a run of any length but 1.
+    bool joins_runs() const { return joins_runs_; }
 
 private:
     Manifest manifest_;
@@ -52,6 +55,7 @@ private:
     Embeddings embeddings_;
     std::unique_ptr<Engine> engine_;
     std::string info_;
+    bool joins_runs_;
 };
 
 }  // namespace aurora

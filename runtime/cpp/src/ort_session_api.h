@@ -30,6 +30,8 @@ using GetErrorMessage = Entry<2, const char*(const OrtStatus*)>;
 using CreateEnv = Entry<3, OrtStatus*(int severity, const char* log_id, OrtEnv**)>;
 using DisableTelemetryEvents = Entry<6, OrtStatus*(const OrtEnv*)>;
 using CreateSession = Entry<7, OrtStatus*(const OrtEnv*, const char* path, const OrtSessionOptions*, OrtSession**)>;
+using CreateSessionFromArray =
+    Entry<8, OrtStatus*(const OrtEnv*, const void* model, std::size_t, const OrtSessionOptions*, OrtSession**)>;
 using CreateSessionOptions = Entry<10, OrtStatus*(OrtSessionOptions**)>;
 using SetSessionLogSeverityLevel = Entry<22, OrtStatus*(OrtSessionOptions*, int)>;
 using SetIntraOpNumThreads = Entry<24, OrtStatus*(OrtSessionOptions*, int)>;

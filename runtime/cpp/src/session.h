@@ -38,7 +38,6 @@ struct Answer {
 struct WatchOptions {
     std::optional<std::string_view> prompt;
     std::string_view sampling = "as given";
-    std::optional<double> time_s;
 };
 
 // Where the pixels of a frame are: in memory of the host, or of the model's GPU, behind the work of a CUstream.
@@ -47,16 +46,25 @@ struct FrameMemory {
     void* stream = nullptr;
 };
 
+struct Frame {
+    std::variant<RgbFrame, Nv12Frame> pixels;
+    FrameMemory memory;
+    std::optional<double> time_s;
+};
+
 // Not for several threads at once; c_api.cpp sees to that.
 class Session {
 public:
     explicit Session(std::shared_ptr<const Model> model);
 
-    using FrameView = std::variant<RgbFrame, Nv12Frame>;
+    // Throws Error: usage for a frame that cannot be, unsupported for one in the memory of a GPU that the model does not use.
+    void check(const Frame& frame);
 
-    // Read one frame, and the text before it, into the state. Throws Error: usage for a prompt in mid-video, unsupported
-    // for a frame in the memory of a GPU that the model does not use.
-    void watch(const FrameView& frame, const WatchOptions& options, const FrameMemory& memory = {});
+    // Read frames, and the text before each, into the state: the same as one call for each. Throws Error, and nothing has
+    // changed: as check for any of them, usage for none at all and for a prompt in mid-video. An error of the engine leaves
+    // the state, and what is said of it, before or after one of the frames.
+    void watch(const Frame* frames, std::size_t n_frames, const WatchOptions& options);
+    void watch(const Frame& frame, const WatchOptions& options) { watch(&frame, 1, options); }
 
     // Answer in pieces, each a whole text; `on_text` returns true to cancel.
     Answer ask(std::string_view question, const AskOptions& options, const std::function<bool(const std::string&)>& on_text);
@@ -78,6 +86,14 @@ public:
 private:
     enum Stage { RESIZE, VISION, PREFILL, QUESTION, ANSWER, N_STAGES };
 
+    // Frames whose tokens wait in the loop's input, and what is said of the state once they are in it.
+    struct Waiting {
+        std::int64_t n_frames = 0, n_text_tokens = 0;
+        Sha256::Digest video_digest;
+        std::optional<double> position_s;
+    };
+    void move_on(Waiting& waiting, bool begins_video, const WatchOptions& options);
+
     // The saved state that this session continues.
     struct Loaded {
         std::string digest;
@@ -89,7 +105,9 @@ private:
     void feed_ids(const std::int32_t* ids, std::size_t n_ids);
     void feed_rows(const float* rows, std::size_t n_rows);
     void finish_feed();
-    void resize(const FrameView& frame, const FrameMemory& memory);
+    void resize(const Frame& frame);
+    DeviceFrames& device_frames();
+    bool is_run_full() const;
 
     Ids ids_before_video(const WatchOptions& options) const;
     State zero_state() const;

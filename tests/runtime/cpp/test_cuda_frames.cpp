@@ -108,6 +108,26 @@ TEST_F(CudaFrames, ThatCannotBeAreRefused) {
     EXPECT_EQ(refused_frame(with_stream).status(), AURORA_ERROR_USAGE);
 }
 
+TEST_F(CudaFrames, OfOneCallAreCheckedBeforeAnyIsCopied) {
+    const std::vector<std::uint8_t> pixels = picture(5);
+    const OnGpu memory(*gpu, pixels), elsewhere(*gpu, pixels, 41);
+    const aurora_frame good = on_gpu(rgb(memory.at(), SIDE, SIDE));
+    std::vector<aurora_frame> frames{good, frame_of(pixels), on_gpu(rgb(elsewhere.at(), SIDE, SIDE))};
+    aurora::Session session(*model), alone(*model);
+    try {
+        session.watch_frames({frames.data(), frames.size()});
+        ADD_FAILURE() << "they were read";
+    } catch (const Exception& error) {
+        EXPECT_EQ(error.status(), AURORA_ERROR_USAGE);
+        EXPECT_EQ(std::string(error.what()).rfind("frames[2]: frame.data[0] is memory of another GPU", 0), 0u) << error.what();
+    }
+    EXPECT_EQ(n_calls("copy frame"), 0u);
+    frames[2] = good;
+    session.watch_frames({frames.data(), frames.size()});
+    for (const aurora_frame& frame : frames) alone.watch(frame);
+    EXPECT_EQ(session.save(), alone.save());
+}
+
 TEST_F(CudaFrames, OfAModelOnTheCpuAreRefused) {
     const OnGpu memory(*gpu, picture(5));
     const aurora::Model on_cpu = open("cpu");

@@ -23,6 +23,23 @@ TEST(Wrapper, WatchesAsksAndSaves) {
     EXPECT_NE(third.info().find("\"phase\":\"answered\""), std::string::npos);
 }
 
+TEST(Wrapper, WatchesFramesTogether) {
+    const aurora::Model model = open_testbed();
+    std::vector<std::vector<std::uint8_t>> pictures;
+    std::vector<aurora_frame> frames;
+    for (std::uint32_t i = 0; i < 3; ++i) {
+        pictures.push_back(picture(i));
+        frames.push_back(aurora::rgb(pictures.back().data(), SIDE, SIDE));
+    }
+    Session together(model), alone(model);
+    together.watch_frames({frames.data(), frames.size()}, "What is shown?");
+    for (std::size_t i = 0; i < 3; ++i) alone.watch(frames[i], i == 0 ? "What is shown?" : nullptr);
+    EXPECT_EQ(together.save(), alone.save());
+    EXPECT_THROW(together.watch_frames({nullptr, 2}), Exception);
+    EXPECT_THROW(together.watch_frames({frames.data(), 0}), Exception);
+    EXPECT_EQ(together.save(), alone.save());
+}
+
 TEST(Wrapper, TakesNv12) {
     const aurora::Model model = open_testbed();
     Session session(model);

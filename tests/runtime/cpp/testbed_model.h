@@ -14,9 +14,9 @@ inline std::string testbed_bundle() {
     return path;
 }
 
-inline aurora::Model open_testbed() {
+inline aurora::Model open_testbed(std::int32_t n_threads = 1) {
     aurora_model_options options = aurora::model_options();
-    options.n_threads = 1;
+    options.n_threads = n_threads;
     return aurora::Model(testbed_bundle(), options);
 }
 
