@@ -89,8 +89,8 @@ Panel make_panel(Memory& memory, std::size_t n_rows, std::size_t width, std::siz
 void attend_head(const Kernels& kernels, const HeadsAttention& all, std::size_t frame, std::size_t head) {
     thread_local Memory memory;
     const std::size_t T = all.n_tokens, N = all.head_size, D = all.n_heads * N, at = frame * T * D + head * N;
-    // Rows of one head, close together, bias added.
-    float* rows = at_least(memory.rows, T * N);
+    // Rows of one head, close together, bias added; they are turned by whole vectors, of which the last may end past them.
+    float* rows = at_least(memory.rows, T * N + MAX_VECTOR_LANES);
     const auto gather = [&](const float* x, const float* bias, float scale) {
         for (std::size_t t = 0; t < T; ++t) kernels.add_and_scale(x + at + t * D, bias + head * N, scale, N, rows + t * N);
     };

@@ -30,12 +30,15 @@ extern "C" __attribute__((visibility("default"))) double aurora_cpu_layer_produc
                 const std::size_t n = std::min(STRIP_INPUTS, n_inputs - input);
                 const WeightStrip strip = {std::min(STRIP_OUTPUTS, n_outputs - output), weights.data(), WEIGHT_STRIDE,
                                            weight_scales.data()};
+                const auto panel_at = [&](std::size_t i) -> Panel {
+                    const std::size_t at = i * rows, width = i + 1 == n_panels ? last_width : rows;
+                    return {std::min(rows, n_rows - at), width, n / block_size, block_size, codes.data() + at * STRIP_INPUTS,
+                            scales.data() + at * n_blocks, offsets.data() + at * n_blocks};
+                };
                 for (std::size_t i = 0; i < n_panels; ++i) {
-                    const std::size_t width = i + 1 == n_panels ? last_width : rows, at = i * rows;
-                    const Panel panel = {std::min(rows, n_rows - at), width, n / block_size, block_size,
-                                         codes.data() + at * STRIP_INPUTS, scales.data() + at * n_blocks,
-                                         offsets.data() + at * n_blocks};
-                    kernels->multiply_panel(panel, strip, input == 0, sums.data() + at * STRIP_OUTPUTS, {});
+                    const Panel next = panel_at((i + 1) % n_panels);  // asked for meanwhile, as in a layer
+                    kernels->multiply_panel(panel_at(i), strip, input == 0, sums.data() + i * rows * STRIP_OUTPUTS,
+                                            {0, 0, nullptr, 0, nullptr, 0, next.codes, n * next.width});
                 }
             }
     return 2.0 * static_cast<double>(n_rounds) * static_cast<double>(n_rows * n_inputs) * static_cast<double>(n_outputs);

@@ -37,6 +37,7 @@ int main() {
         test_all_of_mlp(kernels);
         test_attention(kernels, 1, 1, 1, 1, 1);
         test_attention(kernels, 2, 19, 3, 10, 2);
+        test_attention(kernels, 1, 32, 1, 10, 1);  // whole vectors of tokens, and of no head
         test_attention(kernels, 1, 130, 2, 64, 3);
         test_attention(kernels, 1, 530, 1, 8, 1);
         test_merges(kernels);
