@@ -28,7 +28,7 @@ from report_peers import (
     transformer_table,
     watching_table,
 )
-from report_performance import cpp_table, profile_table, several_frames_table, vision_table
+from report_performance import cpp_table, products_table, profile_table, several_frames_table, vision_table
 from result_tables import ROOT, ratio_text, read_result, table
 
 KINDS = ("colour", "shape", "count", "order", "direction", "caption")
@@ -252,7 +252,12 @@ TABLES = {
         "watching": watching_table,
     },
     "docs/EMBEDDING.md": {"cpp": cpp_table},
-    "docs/PERFORMANCE.md": {"profile": profile_table, "vision": vision_table, "several frames": several_frames_table},
+    "docs/PERFORMANCE.md": {
+        "profile": profile_table,
+        "products": products_table,
+        "vision": vision_table,
+        "several frames": several_frames_table,
+    },
     "docs/STATES.md": {"frames": frames_table, "remembering": remembering_table, "packing": packing_table},
     "plugins/wkv/README.md": {"kernel code": kernel_code_table},
     "testbed/README.md": {"ablation": ablation_tables},

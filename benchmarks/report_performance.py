@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from result_tables import ratio_text, read_result, table
+from result_tables import NOT_YET, is_measured, ratio_text, read_result, table
 
 
 def vision_table() -> str:
@@ -20,6 +20,21 @@ def vision_table() -> str:
         for name, side in read_result("vision_speed")["sides"].items()
     ]
     return table(["vision graph", "a frame", "lowest to highest", "ours is faster by (range)"], rows)
+
+
+def products_table() -> str:
+    """The loop of 8-bit products alone: its share of the peak, by size of block, tokens and layer."""
+    if not is_measured("products"):
+        return NOT_YET
+    rows = read_result("products")["rows"]
+    cells = {(row["block_size"], row["n_tokens"], row["layer"]): row["share_of_int8_peak"] for row in rows}
+    columns = list(dict.fromkeys((row["n_tokens"], row["layer"]) for row in rows))
+    lines = [
+        [str(size), *(f"{cells[(size, *column)]:.2f}" for column in columns)]
+        for size in dict.fromkeys(row["block_size"] for row in rows)
+    ]
+    head = [f"{n_tokens} tokens, {layer.replace('x', ' × ')}" for n_tokens, layer in columns]
+    return table(["inputs of a block", *head], lines)
 
 
 def several_frames_table() -> str:
@@ -66,6 +81,7 @@ def cpp_table() -> str:
         ["", "measured"],
         [
             *rows,
+            ["frames one by one, by those of one call for four", f"{result['frame_over_together']:.2f}"],
             ["a token beside the engine, 65536 ids", f"{result['token_us']:.0f} µs"],
             ["allocations of a token", f"{result['allocations_a_token']:g}"],
             ["opening the testbed's bundle, digests included", f"{result['open_testbed_ms']:.0f} ms"],
