@@ -60,7 +60,7 @@ def watching_table() -> str:
         ]
         for row in read_result("watching")["runs"]
     ]
-    head = ["frames", "watched in", "a frame, the last ten", "question to first token", "resident", "not of files"]
+    head = ["frames", "watched in", "a frame, since the row above", "question to first token", "resident", "not of files"]
     return table(head, rows)
 
 
