@@ -60,8 +60,8 @@ def watching_table() -> str:
         ]
         for row in read_result("watching")["runs"]
     ]
-    head = ["frames", "watched in", "a frame, since the row above", "question to first token", "resident", "not of files"]
-    return table(head, rows)
+    head = ["frames", "watched in", "a frame, since the row above", "question to first token", "resident"]
+    return table([*head, "not of files"], rows)
 
 
 def transformer_table() -> str:
