@@ -122,8 +122,18 @@ def open_bundle(
     )
     opener = open_engine or _engine_opener(path, manifest, chosen, threads)
     vision, language = (opener(name, resolve(path, manifest, name), specs[name]) for name in ("vision", "language"))
-    joins_runs = chosen.backend == "cpu" and manifest.precision in INTEGER_PRECISIONS and library_path() is not None
+    joins_runs = _joins_runs(manifest, chosen)
     return OpenedBundle(path, manifest, vision, language, embeddings, tokenizer, n_ahead, joins_runs)
+
+
+def _joins_runs(manifest: Manifest, device: Device) -> bool:
+    """See `OpenedBundle.joins_runs`. A frame of one token may be a run of length 1, and so is read alone."""
+    return (
+        device.backend == "cpu"
+        and manifest.precision in INTEGER_PRECISIONS
+        and manifest.config.tokens_per_frame > 1
+        and library_path() is not None
+    )
 
 
 def _engine_opener(

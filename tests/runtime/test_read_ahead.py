@@ -6,13 +6,16 @@ import dataclasses
 import os
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from aurora_export.contract import STATE_NAMES
 from aurora_export.errors import IntegrityError, UsageError
-from aurora_export.runtime import seeing, video
+from aurora_export.plugins.cpu import library_path
+from aurora_export.runtime import opened_bundle, seeing, video
+from aurora_export.runtime.device import parse_device
 from aurora_export.runtime.engine_onnx import OnnxEngine, OnnxLoop
 from aurora_export.runtime.ingest import Recorder, ingest
 from aurora_export.runtime.live import LiveSource
@@ -120,6 +123,23 @@ def joined(lengths, room):
             runs.append(current)
             current = 0
     return runs + [current] * (current > 0)
+
+
+@pytest.mark.skipif(library_path() is None, reason="the operator library was not built")
+@pytest.mark.parametrize(
+    ("precision", "n_tokens", "device", "joins"),
+    [
+        ("int8", 2, "cpu", True),
+        ("int4", 92, "cpu", True),
+        ("int8", 1, "cpu", False),  # a run of one token rounds otherwise
+        ("fp32", 92, "cpu", False),
+        ("int8-qdq", 92, "cpu", False),
+        ("int8", 92, "cuda", False),
+    ],
+)
+def test_frames_are_read_together_only_where_that_gives_the_same_bits(precision, n_tokens, device, joins):
+    manifest = SimpleNamespace(precision=precision, config=SimpleNamespace(tokens_per_frame=n_tokens))
+    assert opened_bundle._joins_runs(manifest, parse_device(device)) is joins
 
 
 def test_who_asks_for_each_frame_gets_it_before_the_next_is_read(ahead, clip):
